@@ -1,0 +1,29 @@
+"Fail if a notebook is not clean, the library is not what the notebooks export, or README.md is not what index.ipynb says."
+import filecmp, os, shutil, subprocess, sys, tempfile
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root/'.ci'))
+from make_readme import readme
+
+def rebuilt(tmp):
+    "A copy of the project in `tmp`, cleaned and exported anew"
+    for f in ('nbs', 'portrait_nb'): shutil.copytree(root/f, tmp/f, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', '_quarto.yml'): shutil.copy(root/f, tmp/f)
+    for cmd in ('nbdev_clean', 'nbdev_export'): subprocess.run([Path(sys.executable).parent/cmd], cwd=tmp, check=True, env={**os.environ, 'PYTHONPATH': str(tmp)})
+    return tmp
+
+def differing(tmp):
+    files = [p.relative_to(root) for d,ext in (('nbs','ipynb'),('portrait_nb','py')) for p in sorted((root/d).rglob(f'*.{ext}')) if '.ipynb_checkpoints' not in p.parts]
+    new = [p.relative_to(tmp) for p in sorted((tmp/'portrait_nb').rglob('*.py'))]
+    return [f for f in dict.fromkeys(files+new) if not ((root/f).exists() and (tmp/f).exists() and filecmp.cmp(root/f, tmp/f, shallow=False))]
+
+def main():
+    with tempfile.TemporaryDirectory() as tmp: bad = differing(rebuilt(Path(tmp).resolve()))
+    for f in bad: print(f'{f}: not clean or not in sync. Run: nbdev_clean && nbdev_export && nbdev_clean')
+    if (root/'README.md').read_text() != readme(root/'nbs'/'index.ipynb'):
+        bad.append('README.md'); print('README.md is not what nbs/index.ipynb says. Run: make readme')
+    if bad: sys.exit(1)
+    print('Notebooks are clean; the library and README.md are in sync with them.')
+
+if __name__=='__main__': main()

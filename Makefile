@@ -1,0 +1,38 @@
+# make demo: the main job on drawn portraits, written to out/demo.   make test: everything .ci/run checks.
+# Both set up .venv first: Python 3.10 or newer and a package index are all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MPLBACKEND := agg
+
+.PHONY: install demo test check-sync nbs pytest readme clean
+install: $(VENV)/.installed
+
+$(VENV)/.installed: settings.ini setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	$(BIN)/python -c 'import skia' 2>/dev/null || sh .ci/system-libraries
+	touch $@
+
+demo: install
+	$(BIN)/portrait_demo
+
+test: install check-sync nbs pytest
+
+check-sync: install
+	$(BIN)/python .ci/check_notebooks.py
+
+nbs: install
+	$(BIN)/nbdev_test --n_workers 2 --timing
+
+pytest: install
+	$(BIN)/python -m pytest tests -q
+
+readme: install
+	$(BIN)/python .ci/make_readme.py
+
+clean:
+	rm -rf out build *.egg-info
