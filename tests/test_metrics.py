@@ -1,0 +1,210 @@
+"The metrics against a plain double loop, over random cases and hostile input"
+import csv, math, pytest, torch
+import numpy as np, pandas as pd
+from pathlib import Path
+from sklearn.metrics import average_precision_score, f1_score
+from portrait_nb.metrics import RetrievalScores, absent_labels, average_precision, label_f1, macro_f1, match_ranks, piq, retrieval_scores
+from portrait_nb.tasks import PORTRAIT, Task, Tasks
+
+torch.set_num_threads(1)
+KS = (1,2,5,10,50)
+
+def cosine(a, b):
+    "On whole numbers: the sign and the square, so that ties are exact"
+    dot,na,nb = sum(x*y for x,y in zip(a, b)), sum(x*x for x in a), sum(x*x for x in b)
+    return math.copysign(dot*dot/(na*nb), dot) if na and nb else 0.
+
+def loop_one(q, gallery, qid, gids, qgroup, ggroups, qcam, gcams, ap):
+    "(average precision, rank of the first match) by building and walking the ranking; None without a match"
+    ranking = []
+    for f,i,g,c in zip(gallery, gids, ggroups, gcams):
+        right = qid not in ('', -1) and i==qid
+        if qgroup!='' and g==qgroup: continue
+        if right and qcam!='' and c==qcam: continue
+        ranking.append((-round(cosine(q, f), 12), right))
+    ranking.sort()                     # most similar first, wrong (False) before right (True) among equals
+    total = sum(right for _,right in ranking)
+    if not total: return None
+    hits,area,first,old_recall,old_precision,precisions = 0,0.,None,0.,1.,[]
+    for n,(_,right) in enumerate(ranking):
+        if right:
+            hits += 1
+            first = first or n+1
+            precisions.append(hits/(n+1))
+        recall,precision = hits/total, hits/(n+1)
+        area += (recall-old_recall)*(old_precision+precision)/2
+        old_recall,old_precision = recall,precision
+    return (area if ap=='trapezoid' else sum(precisions)/total), first
+
+def loop_scores(query, gallery, qids, gids, qgroups, ggroups, qcams, gcams, ap):
+    by_id = {}
+    for q,i,g,c in zip(query, qids, qgroups, qcams):
+        one = loop_one(q, gallery, i, gids, g, ggroups, c, gcams, ap)
+        if one: by_id.setdefault(i, []).append([one[0], *(float(one[1]<=k) for k in KS)])
+    rows = [r for o in by_id.values() for r in o]
+    mean = lambda rows: [sum(o)/len(o) for o in zip(*rows)] if rows else [math.nan]*(len(KS)+1)
+    return mean(rows), mean([mean(o) for o in by_id.values()]), len(rows)
+
+def random_search(seed):
+    "Features of small whole numbers, so that many tie; names as strings, some unknown"
+    rng = np.random.default_rng(seed)
+    nq,ng,d = rng.integers(3,15), rng.integers(5,40), rng.integers(2,5)
+    def names(n, k, letter, unknown): return [f'{letter}{i}' if u>unknown else '' for i,u in zip(rng.integers(0, k, n), rng.random(n))]
+    f = [rng.integers(-2, 3, (n,d)) for n in (nq,ng)]
+    return f, [names(n, 4, 'p', .2) for n in (nq,ng)], [names(n, 5, 's', .3) for n in (nq,ng)], [names(n, 3, 'c', .2) for n in (nq,ng)]
+
+@pytest.mark.parametrize('seed', range(40))
+def test_against_double_loop(seed):
+    f,ids,groups,cams = random_search(seed)
+    with_groups,with_cams,ap = seed%2, seed//2%2, ('plain','trapezoid')[seed//4%2]
+    blank = [['']*len(o) for o in f]
+    plain,macro,n_valid = loop_scores(*[o.tolist() for o in f], *ids, *(groups if with_groups else blank), *(cams if with_cams else blank), ap)
+    kwargs = dict(zip(('query_groups','gallery_groups'), groups)) if with_groups else {}
+    kwargs |= dict(zip(('query_cams','gallery_cams'), cams)) if with_cams else {}
+    for kind in (np.float64, np.float32):
+        s = retrieval_scores(*[o.astype(kind) for o in f], *ids, **kwargs, ks=KS, ap=ap, chunk=[None,1,4][seed%3])
+        assert [s.mAP, *s.cmc.values()]==pytest.approx(plain, nan_ok=True) and [s.macro_mAP, *s.macro_cmc.values()]==pytest.approx(macro, nan_ok=True)
+        assert (s.n_valid, s.n_query, tuple(s.cmc))==(n_valid, len(f[0]), KS)
+
+def test_kinds_of_input_agree():
+    f,ids,groups,cams = random_search(3)
+    want = retrieval_scores(*f, *ids, *groups, *cams)
+    number = lambda o: [int(v[1:]) if v else -1 for v in o]
+    for feat in (lambda o: torch.tensor(o), lambda o: torch.tensor(o).bfloat16(), lambda o: torch.tensor(o).float().requires_grad_(), lambda o: o.tolist(), lambda o: np.flip(o[::-1], 0), lambda o: o*.1):
+        for name in (list, np.array, pd.Series, lambda o: pd.Series(o, index=range(5, 5+len(o))), lambda o: pd.Series(o).astype('category'), number,
+                     lambda o: torch.tensor(number(o)), lambda o: [v or None for v in o], lambda o: pd.Series(number(o)).replace(-1, np.nan)):
+            got = retrieval_scores(*map(feat, f), *[name(o) for pair in (ids,groups,cams) for o in pair])
+            assert got==want
+
+@pytest.mark.parametrize('twin', [lambda o: o.astype(np.float32), lambda o: o*4, lambda o: o*np.linspace(.1, 10, 50)[:,None]])
+def test_identical_features_tie(twin):
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(50,331)).astype(np.float32).astype(np.float64)
+    gallery,ids = np.concatenate([one, twin(one)]), np.repeat([0,1], 50)       # every image of 0 has a twin of 1
+    query = rng.normal(size=(40,331))
+    for i in (0,1):
+        s = retrieval_scores(query, gallery, np.full(40, i), ids)
+        assert s.mAP==pytest.approx(average_precision(np.arange(2, 101, 2))) and s.cmc[1]==0
+
+def test_a_collapsed_model_scores_at_the_bottom():
+    f = torch.full((7,5), .3)
+    s = retrieval_scores(f[:1], f, [1], [1,1,2,2,2,2,-1])
+    assert s.mAP==pytest.approx((1/6+2/7)/2) and s.cmc=={1: 0, 5: 0, 10: 1}
+    assert retrieval_scores(f[:1]*0, f, [1], [1,1,2,2,2,2,-1]).mAP==s.mAP
+
+@pytest.mark.parametrize('ranking,plain,trapezoid', [('1',1,1), ('01',.5,.25), ('011',.583333,.416667), ('00101',.366667,.245833), ('1011001',.747024,.706845)])
+def test_average_precision(ranking, plain, trapezoid):
+    angle = np.linspace(0, 1, len(ranking))
+    gallery = np.stack([np.cos(angle), np.sin(angle)], 1)
+    for ap,want in (('plain',plain), ('trapezoid',trapezoid)):
+        assert retrieval_scores([[1.,0]], gallery, ['x'], ['x' if o=='1' else 'y' for o in ranking], ap=ap).mAP==pytest.approx(want, abs=1e-6)
+
+def test_scikit_learn_average_precision():
+    rng = np.random.default_rng(1)
+    q,g = (rng.normal(size=(n,12)).astype(np.float32) for n in (70,333))
+    qi,gi = rng.integers(0, 30, 70), rng.integers(-1, 30, 333)
+    cos = q/np.linalg.norm(q, axis=1, keepdims=True)@(g/np.linalg.norm(g, axis=1, keepdims=True)).T
+    theirs = [average_precision_score(gi==i, c) for i,c in zip(qi, cos) if (gi==i).any()]
+    ours = retrieval_scores(torch.tensor(q), torch.tensor(g), qi, gi)
+    assert ours.mAP==pytest.approx(np.mean(theirs)) and ours.n_valid==len(theirs)
+
+def test_unidentified_is_nobodys_match():
+    f = np.eye(4)
+    for blank in (-1, '', None, float('nan'), '-1'):
+        names = ['a','b','c',blank] if isinstance(blank, str) or blank is None else [1,2,3,blank]
+        s = retrieval_scores(f, f, names, names)
+        assert (s.n_valid, s.n_query, s.mAP)==(3,4,1)
+    g = retrieval_scores(f, f, [1,2,3,4], [1,2,3,4], ['','',5,-1], ['','',5,-1])
+    assert g.n_valid==3
+
+def test_no_query_left():
+    s = retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['c','d'])
+    assert math.isnan(s.mAP) and math.isnan(s.macro_cmc[10]) and (s.n_valid, s.n_query)==(0,2)
+    with pytest.raises(ValueError, match="'mAP' is nan"): piq({**dict.fromkeys(PORTRAIT.names, .5), 'mAP': s.macro_mAP, 'rank1': s.macro_cmc[1]})
+
+def test_scores_are_plain_numbers_and_read_well():
+    s = retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['a','b'])
+    assert all(type(v) is float for v in (s.mAP, s.macro_mAP, *s.cmc.values(), *s.macro_cmc.values())) and type(s.n_valid) is int
+    assert isinstance(s, RetrievalScores) and 'macro  mAP 1.0000  rank-1 1.0000' in repr(s) and '2 of 2 queries' in repr(s)
+
+@pytest.mark.parametrize('change,words', [
+    (dict(query=np.full((3,2), np.nan)), 'query has NaN or infinity in 3 of 3 rows'), (dict(gallery=torch.tensor([[1.,1],[1,math.inf]])), 'gallery has NaN or infinity in 1 of 2 rows, first in row 1'),
+    (dict(gallery=np.ones((2,3))), '2 features a row and gallery 3'), (dict(query=np.ones((0,2)), query_ids=[]), r'query must be \(N, d\)'), (dict(gallery=np.ones(2)), r'gallery must be \(N, d\)'),
+    (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(gallery_ids=['1','2']), 'mix numbers and strings'),
+    (dict(query_groups=[1,2,3]), 'gallery_groups is missing'), (dict(gallery_cams=[1,2]), 'query_cams is missing'), (dict(query_groups=[1,2,3], gallery_groups=[1]), 'gallery_groups must hold'),
+    (dict(ap='interp'), 'ap must be'), (dict(ks=(0,1)), 'ks must be')])
+def test_wrong_searches_are_refused(change, words):
+    right = dict(query=np.ones((3,2)), gallery=np.ones((2,2)), query_ids=[1,2,3], gallery_ids=[1,2])
+    with pytest.raises(ValueError, match=words): retrieval_scores(**{**right, **change})
+
+# -- F1
+
+def loop_f1(predicted, actual, n_labels):
+    out = []
+    for c in range(n_labels):
+        tp = fp = fn = 0
+        for p,a in zip(predicted, actual):
+            if a==-1 or (isinstance(a, list) and -1 in a): continue
+            p_has,a_has = (p[c]==1, a[c]==1) if isinstance(a, list) else (p==c, a==c)
+            tp,fp,fn = tp+(p_has and a_has), fp+(p_has and not a_has), fn+(a_has and not p_has)
+        out.append(2*tp/(2*tp+fp+fn) if tp+fn else None)
+    return out
+
+@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('multilabel', [False, True])
+def test_f1_against_loop(seed, multilabel):
+    rng = np.random.default_rng(seed)
+    n,c = rng.integers(1, 30), rng.integers(2, 8)
+    predicted,actual = ((rng.random((n,c))<.3).astype(int) if multilabel else rng.integers(0, c, n) for _ in range(2))
+    actual[rng.random(n)<.3] = -1
+    want = loop_f1(predicted.tolist(), actual.tolist(), c)
+    borne = [o for o in want if o is not None]
+    for kind in (np.asarray, torch.tensor, lambda o: o.tolist(), lambda o: torch.tensor(o).float()):
+        f1,mean = label_f1(kind(predicted), kind(actual), c), macro_f1(kind(predicted), kind(actual), c)
+        assert [None if np.isnan(o) else o for o in f1]==pytest.approx(want)
+        assert absent_labels(kind(actual), c)==[i for i,o in enumerate(want) if o is None]
+        assert mean==pytest.approx(sum(borne)/len(borne)) if borne else math.isnan(mean)
+
+def test_f1_against_scikit_learn():
+    rng = np.random.default_rng(2)
+    p,a = rng.integers(0, 6, 301), rng.integers(0, 6, 301)
+    assert macro_f1(p, a, 6)==pytest.approx(f1_score(a, p, average='macro'))
+    assert macro_f1(p, a, 9)==pytest.approx(f1_score(a, p, average='macro'))
+    p,a = rng.random((301,6))<.4, rng.random((301,6))<.4
+    assert macro_f1(p, a, 6)==pytest.approx(f1_score(a, p, average='macro'))
+
+@pytest.mark.parametrize('predicted,actual,n,words', [([0,1], [0], 2, 'must both be'), ([[.2,.8]], [1], 2, 'must both be'), (np.ones((2,3)), np.ones((2,3)), 4, 'must both be'),
+    ([0,5], [0,1], 2, 'predicted must hold.*found 5'), ([0,-1], [0,1], 2, 'predicted must hold.*found -1'), ([0,1], [0,7], 2, 'actual must hold.*found 7'),
+    ([.5,1], [0,1], 2, 'found 0.5'), ([math.nan,1], [0,1], 2, 'found nan'), ([[.2,.8]], [[0,1]], 2, '0 or 1 for each label'), (['a','b'], ['a','b'], 2, 'found a'), (0, 0, 2, 'must both be')])
+def test_wrong_labels_are_refused(predicted, actual, n, words):
+    with pytest.raises(ValueError, match=words): macro_f1(predicted, actual, n)
+
+def test_nothing_labelled():
+    assert math.isnan(macro_f1([], [], 3)) and math.isnan(macro_f1([1,2], [-1,-1], 3)) and math.isnan(macro_f1([[1,0]], [[-1,-1]], 2)) and math.isnan(macro_f1([[1,0]], [[0,0]], 2))
+    assert absent_labels([-1], 3)==[0,1,2]
+
+# -- PIQ
+
+def test_table4():
+    rows = list(csv.DictReader((Path(__file__).parent.parent/'nbs'/'facts'/'table4.csv').open()))
+    assert len(rows)==9
+    for row in rows:
+        scores = {k: float(v) for k,v in row.items() if k in ('mAP','rank1',*PORTRAIT.names)}
+        app,pos = (sum(scores[k] for k in part)/len(part) for part in (('gender','age','physique','height'), ('body','arm')))
+        assert piq(scores)==pytest.approx(((scores['mAP']+scores['rank1'])/2+app+pos+scores['expression'])/4)
+        assert abs(piq(scores)-float(row['PIQ']))<=.001
+
+def test_piq_for_any_tasks():
+    yes_no = ['no','yes']
+    assert piq(dict(a=.2, b=.4, c=.9), Tasks([Task('a','x',yes_no), Task('b','x',yes_no), Task('c','y',yes_no)]))==pytest.approx(.6)
+    assert piq(dict(mAP=.2, rank1=.4), Tasks([Task('who','appearance',None)]))==pytest.approx(.3)
+    assert piq(dict(mAP=.2, rank1=.4, mood=.9), Tasks([Task('who','appearance',None), Task('mood','emotion',yes_no)]))==pytest.approx(.6)
+    assert piq(dict(mAP=.2, rank1=.4, mood=.9), Tasks([Task('who','appearance',yes_no,identity=True), Task('mood','emotion',yes_no)]))==pytest.approx(.6)
+
+@pytest.mark.parametrize('name', ['mAP', 'rank1', 'gender', 'arm', 'expression'])
+def test_piq_names_what_is_missing(name):
+    scores = dict.fromkeys(['mAP','rank1',*PORTRAIT.names], .5)
+    assert piq(scores)==.5
+    with pytest.raises(ValueError, match=f"needs the score '{name}'"): piq({k: v for k,v in scores.items() if k!=name})
+    for bad in (math.nan, math.inf, None):
+        with pytest.raises(ValueError, match=f"score '{name}' is {bad}"): piq({**scores, name: bad})

@@ -1,0 +1,159 @@
+import copy
+import pytest, timm, torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from portrait_nb import model as M
+from portrait_nb.model import BNNeck, PortraitNet
+from portrait_nb.tasks import PORTRAIT, Task, Tasks, feature_split
+
+TASKS = PORTRAIT.with_identities([f'p{i}' for i in range(11)])
+
+@pytest.fixture(scope='module')
+def net():
+    torch.manual_seed(0)
+    return PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32)).eval()
+
+def nowhere(*args, **kwargs): raise OSError('Name or service not known')
+
+@pytest.mark.parametrize('backbone,n', [('test_resnet',96), ('mobilenetv3_small_100',1024), ('test_vit',64), ('test_convnext',64), ('hrnet_w18_small',2048)])
+@pytest.mark.parametrize('split', ['fss','shared'])
+def test_shapes(backbone, n, split):
+    net = PortraitNet(TASKS, backbone, split=split, pretrained=False, size=(64,32))
+    out = net(torch.randn(2,3,64,32))
+    assert net.training and net.n_features==n and list(out['logits'])==TASKS.names==list(out['features'])
+    reads = feature_split(TASKS, n) if split=='fss' else {t.name: torch.arange(n) for t in TASKS}
+    for t in TASKS:
+        assert out['features'][t.name].shape==(2, len(reads[t.name]))
+        assert out['logits'][t.name].shape==(2, t.n_labels)
+
+def test_heads_by_hand(net):
+    pooled = torch.rand(6, 96)
+    out = net.heads(pooled)
+    for t in TASKS:
+        neck,f = net.neck(t.name), pooled[:, feature_split(TASKS,96)[t.name]]
+        after = f/(1+neck.bn.eps)**.5 # in eval, before any training: mean 0, variance 1
+        torch.testing.assert_close(out['features'][t.name], f)
+        torch.testing.assert_close(out['logits'][t.name], after@neck.classifier.weight.T)
+
+def test_classifier_starts_small():
+    torch.manual_seed(0)
+    neck = BNNeck(2000, 100)
+    assert abs(neck.classifier.weight.std().item()-.001)<2e-5 and neck.classifier.bias is None
+    assert not neck.bn.bias.requires_grad and not neck.bn.bias.any()
+
+def test_the_vector_is_what_timm_classifies():
+    body = timm.create_model('mobilenetv3_small_100', pretrained=False, num_classes=0).eval()
+    net = PortraitNet(TASKS, 'mobilenetv3_small_100', pretrained=False, size=(64,32)).eval()
+    net.body.load_state_dict(body.state_dict())
+    x = torch.randn(2,3,64,32)
+    torch.testing.assert_close(net.pooled(x), body(x))
+
+def test_gradient_stays_in_its_slice(net):
+    for t in TASKS:
+        pooled = torch.rand(4,96, requires_grad=True)
+        net.heads(pooled)['logits'][t.name].square().sum().backward()
+        assert set(pooled.grad.abs().sum(0).nonzero().flatten().tolist())==set(feature_split(TASKS,96)[t.name].tolist())
+
+def test_embed_has_length_one_and_does_not_depend_on_company(net):
+    x = torch.randn(5,3,64,32)
+    with torch.no_grad(): e,alone = net.embed(x), torch.cat([net.embed(o[None]) for o in x])
+    torch.testing.assert_close(e.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(e, alone, atol=1e-5, rtol=1e-4)
+    bn = net.neck('identity').bn
+    with torch.no_grad(): torch.testing.assert_close(e, F.normalize(bn(net(x)['features']['identity']), dim=1))
+
+def test_embed_in_half_precision_is_float32(net):
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16): e = net.embed(torch.randn(2,3,64,32))
+    assert e.dtype==torch.float32
+
+def test_odd_task_names():
+    tasks = Tasks([Task(n, 'x', ['a','b']) for n in ('type','keys','training','forward','hat colour')])
+    out = PortraitNet(tasks, 'test_resnet', pretrained=False, size=(64,32))(torch.randn(2,3,64,32))
+    assert list(out['logits'])==tasks.names
+
+def test_identity_under_another_name():
+    tasks = Tasks([Task('actor','appearance',None), Task('mood','emotion',['a','b'])]).with_identities(['x','y','z'])
+    net = PortraitNet(tasks, 'test_resnet', pretrained=False, size=(64,32)).eval()
+    assert net.embed(torch.randn(2,3,64,32)).shape==(2,48)
+
+def test_state_dict_and_copies(net):
+    other = PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32)).eval()
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(2,3,64,32)
+    for o in (other, copy.deepcopy(net)): torch.testing.assert_close(o(x)['logits']['arm'], net(x)['logits']['arm'])
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+
+def test_compiles_as_one_graph(net):
+    x = torch.randn(2,3,64,32)
+    fast = torch.compile(net, backend='eager', fullgraph=True)
+    torch.testing.assert_close(fast(x)['logits']['identity'], net(x)['logits']['identity'])
+
+def test_refusals(net):
+    def make(tasks=TASKS, backbone='test_resnet', **kw): return PortraitNet(tasks, backbone, pretrained=False, size=(64,32), **kw)
+    with pytest.raises(ValueError, match='pass dls.tasks'): make(PORTRAIT)
+    with pytest.raises(ValueError, match="no backbone 'resnet5'; did you mean"): make(backbone='resnet5')
+    with pytest.raises(ValueError, match="no backbone 'qqqqqqqq'; timm.list_models"): make(backbone='qqqqqqqq')
+    with pytest.raises(ValueError, match="split must be"): make(split='half')
+    with pytest.raises(ValueError, match='too short for 41 sub-tasks'): make(Tasks([*TASKS, *[Task(f't{i}','x',['a','b']) for i in range(33)]]))
+    with pytest.raises(ValueError, match='no identity task among'):
+        make(Tasks([Task('mood','emotion',['a','b'])])).eval().embed(torch.randn(1,3,64,32))
+    with pytest.raises(KeyError, match="no task 'hair'"): net.neck('hair')
+
+def test_no_network_ends_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(M, 'get_hf_file_metadata', nowhere)
+    monkeypatch.setattr(M, 'try_to_load_from_cache', lambda *a, **k: None)
+    with pytest.raises(ConnectionError) as e: PortraitNet(TASKS, 'hrnet_w32')
+    said = str(e.value)
+    assert all(o in said for o in ("'hrnet_w32'", 'pretrained=False', "pretrained='path/to/model.safetensors'", 'Name or service'))
+    assert '\n' not in said and said.count('. ')==0
+
+def test_no_weights_exist(monkeypatch):
+    configs = {o: timm.get_pretrained_cfg(o) for o in timm.list_models('resnet*')}
+    name = next(k for k,v in configs.items() if not v.hf_hub_id and not v.url)
+    monkeypatch.setattr(M, 'get_hf_file_metadata', nowhere)
+    with pytest.raises(RuntimeError, match='pretrained=False'): PortraitNet(TASKS, name)
+
+def test_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
+    import huggingface_hub.constants as C
+    repo,revision = timm.get_pretrained_cfg('test_resnet').hf_hub_id, 'a'*40
+    at = tmp_path/('models--'+repo.replace('/','--'))
+    (at/'refs').mkdir(parents=True); (at/'refs/main').write_text(revision)
+    (at/'snapshots'/revision).mkdir(parents=True)
+    source = timm.create_model('test_resnet', pretrained=False)
+    save_file(source.state_dict(), at/'snapshots'/revision/'model.safetensors')
+    monkeypatch.setattr(C, 'HF_HUB_CACHE', str(tmp_path)); monkeypatch.setattr(C, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(M, 'get_hf_file_metadata', nowhere)
+    net = PortraitNet(TASKS, 'test_resnet', size=(64,32))
+    for k,v in net.body.state_dict().items(): torch.testing.assert_close(v, source.state_dict()[k])
+
+@pytest.mark.parametrize('suffix', ['safetensors','pth'])
+def test_weights_from_a_file(tmp_path, suffix):
+    source,file = timm.create_model('test_resnet', pretrained=False), tmp_path/f'w.{suffix}'
+    if suffix=='pth': torch.save(source.state_dict(), file)
+    else: save_file(source.state_dict(), file)
+    net = PortraitNet(TASKS, 'test_resnet', pretrained=str(file), size=(64,32))
+    for k,v in net.body.state_dict().items(): torch.testing.assert_close(v, source.state_dict()[k])
+
+def test_a_vit_file_is_fitted_to_our_size(tmp_path):
+    source = timm.create_model('test_vit', pretrained=False) # built for 160 x 160
+    save_file(source.state_dict(), tmp_path/'w.safetensors')
+    net = PortraitNet(TASKS, 'test_vit', pretrained=tmp_path/'w.safetensors', size=(128,64))
+    assert net.body.pos_embed.shape!=source.pos_embed.shape
+    torch.testing.assert_close(net.body.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+
+class Bomb:
+    def __reduce__(self): return print, ('BOOM',)
+
+def test_bad_files(tmp_path, capsys):
+    def load(name): return PortraitNet(TASKS, 'test_resnet', pretrained=tmp_path/name, size=(64,32))
+    with pytest.raises(FileNotFoundError, match='no such file'): load('absent.safetensors')
+    (tmp_path/'junk.safetensors').write_bytes(b'not weights at all')
+    with pytest.raises(ValueError, match="junk.safetensors' cannot be read as weights of 'test_resnet'"): load('junk.safetensors')
+    save_file({'head.weight': torch.zeros(2,2)}, tmp_path/'other.safetensors')
+    with pytest.raises(ValueError, match='of its tensors are missing'): load('other.safetensors')
+    wrong = {k: v[:1].clone() if v.ndim else v for k,v in timm.create_model('test_resnet').state_dict().items()}
+    save_file(wrong, tmp_path/'shape.safetensors')
+    with pytest.raises(ValueError, match="shape.safetensors' cannot be read"): load('shape.safetensors')
+    torch.save({'state_dict': Bomb()}, tmp_path/'bomb.pth')
+    with pytest.raises(ValueError, match='bomb.pth'): load('bomb.pth')
+    assert 'BOOM' not in capsys.readouterr().out

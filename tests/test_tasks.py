@@ -1,0 +1,71 @@
+"The feature-space plan over many lists and lengths, against the sentences of Section 5."
+from fractions import Fraction
+
+import pytest
+import torch
+
+from portrait_nb.tasks import PORTRAIT, Task, Tasks, feature_plan, feature_split, largest_remainder
+
+ID = Task('identity', 'appearance', None)
+
+
+def attrs(aspect, *sizes): return [Task(f'{aspect} {i}', aspect, [f'l{j}' for j in range(n)]) for i, n in enumerate(sizes)]
+
+
+LISTS = dict(portrait=PORTRAIT, identity=Tasks([ID]), market=Tasks([ID, *attrs('appearance', 2, 4)]), celeba=Tasks(attrs('face', *[2]*40)),
+             no_identity=Tasks(attrs('appearance', 2, 5) + attrs('posture', 6)), identity_elsewhere=Tasks([Task('who', 'face', None), *attrs('body', 3, 3, 9)]))
+
+
+@pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
+@pytest.mark.parametrize('n', [160, 257, 512, 2048])
+def test_plan_tiles_the_vector(tasks, n):
+    plan = feature_plan(tasks, n)
+    assert plan[0].start == 0 and plan[-1].stop == n
+    assert all(a.stop == b.start for a, b in zip(plan, plan[1:]))
+    split = feature_split(tasks, n)
+    assert list(split) == tasks.names
+    assert torch.cat(list(split.values())).unique().numel() == n
+    for t in tasks:
+        idx = split[t.name]
+        assert idx.dtype == torch.int64 and len(idx) and (idx.diff() > 0).all()
+
+
+@pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
+def test_identity_reads_its_whole_aspect_and_no_other(tasks):
+    if tasks.identity is None: return
+    split = feature_split(tasks, 1024)
+    mine = {o for t in tasks.of(tasks.identity.aspect) for o in split[t.name].tolist()}
+    others = {o for t in tasks if t.aspect != tasks.identity.aspect for o in split[t.name].tolist()}
+    assert set(split[tasks.identity.name].tolist()) == mine and not mine & others
+
+
+@pytest.mark.parametrize('total', [0, 1, 7, 100, 2048])
+@pytest.mark.parametrize('weights', [[1], [2, 5, 3, 3], [1, 1, 1], [.3, .3, .4], [Fraction(1, 3), 2]])
+def test_largest_remainder_keeps_every_seat_and_stays_within_one(total, weights):
+    seats = largest_remainder(total, weights)
+    assert sum(seats) == total
+    assert all(abs(s - total*w/sum(weights)) < 1 + 1e-9 for s, w in zip(seats, weights))
+
+
+def test_shortest_vectors_are_refused_by_name():
+    names = set()
+    for n in range(1, 60):
+        try: split = feature_split(PORTRAIT, n)
+        except ValueError as e: names.add(str(e).split("'")[1])
+        else: assert all(len(v) for v in split.values())
+    assert names and names <= set(PORTRAIT.names)
+
+
+@pytest.mark.parametrize('make, words', [
+    (lambda: Tasks([ID, Task('identity', 'posture', ['a', 'b'])]), "named 'identity'"),
+    (lambda: Tasks([ID, Task('who', 'appearance', None)]), 'both identity tasks'),
+    (lambda: Task('age', 'appearance', ['old']), "'age' has 1 label"),
+    (lambda: Task('age', 'appearance', []), "'age' has 0 labels"),
+    (lambda: Task('age', 'appearance', ['old', 3]), 'label 3'),
+    (lambda: Task('', 'appearance', None), "name must be"),
+    (lambda: Task('a.b', 'appearance', None), "without '.'"),
+    (lambda: Tasks(['age']), "'age'"),
+    (lambda: feature_plan(PORTRAIT, 2048, shared=1), 'shared'),
+])
+def test_what_cannot_be_learnt_is_refused(make, words):
+    with pytest.raises(ValueError, match=words): make()
