@@ -5,26 +5,28 @@
 # %% auto #0
 __all__ = ['LossRecorder', 'BF16', 'bf16_pays', 'SkipValidation']
 
-# %% ../nbs/13_callbacks.ipynb #9d2fc808
+# %% ../nbs/13_callbacks.ipynb #652ad4fc
 import numpy as np
 import pandas as pd
 import torch
 from fastai.basics import *
 from fastai.callback.progress import *
 from .losses import PortraitLoss
-from .style import OTHER_COLOURS, aspect_colour, chart
+from .style import aspect_colour, chart
 
-# %% ../nbs/13_callbacks.ipynb #969bb451
+# %% ../nbs/13_callbacks.ipynb #60f58fed
 class LossRecorder(Callback):
     "Keep the mean of every sub-task's losses over what is labelled, and every `s` of Eq. 6, a row a sub-task and epoch; with `fname`, also as a csv that grows"
     order = 51 # right after fastai's Recorder
     def __init__(self, fname=None): self.fname,self.rows = fname,[]
 
-    def before_fit(self):
-        self.run = not any(hasattr(self.learn, o) for o in ('lr_finder','gather_preds'))
-        self.rows = []
-    def before_train(self): self.total,self.n = 0,0
-    before_validate = before_train
+    def before_fit(self): self.run,self.fitting = not any(hasattr(self.learn, o) for o in ('lr_finder','gather_preds')),False
+    def before_train(self):
+        if self.epoch==0: self.rows = []
+        self.fitting = True
+        self._zero()
+    def before_validate(self): self._zero()
+    def _zero(self): self.total,self.n = 0,0
 
     def after_loss(self):
         n = torch.stack(list(self.loss_func.counts.values())).float()
@@ -32,7 +34,8 @@ class LossRecorder(Callback):
         self.n = self.n + n
 
     def after_train(self): self._keep('train')
-    def after_validate(self): self._keep('valid')
+    def after_validate(self):
+        if self.fitting: self._keep('valid')
 
     def _keep(self, phase):
         if not torch.is_tensor(self.n): return
@@ -40,44 +43,47 @@ class LossRecorder(Callback):
         s = [np.nan]*len(means) if s is None else s.detach().tolist()
         new = [dict(epoch=self.epoch, phase=phase, task=t, cls=c, ml=m, s=o) for t,(c,m),o in zip(self.loss_func.parts, means, s)]
         self.rows += new
-        if self.fname: pd.DataFrame(new).to_csv(self.fname, mode='a', index=False, header=self.epoch==0 and phase=='train')
-        self.before_train()
+        if self.fname: pd.DataFrame(new).to_csv(self.fname, mode='a', index=False, header=not Path(self.fname).exists())
+        self._zero()
 
     @property
     def log(self)->pd.DataFrame: return pd.DataFrame(self.rows) # epoch, phase, task, cls, ml, s
 
-# %% ../nbs/13_callbacks.ipynb #3e0a8d31
+# %% ../nbs/13_callbacks.ipynb #2c07de52
 @patch
 def plot(self:LossRecorder, phase:str='train', # 'train' or 'valid'
          caption:str=''):
     "Curves of every sub-task's classification loss, metric loss and uncertainty over the epochs"
+    if not self.rows: raise ValueError("There is nothing to plot yet: train first.")
     log = self.log.query('phase==@phase')
     kinds = [(k,title) for k,title in (('cls','classification loss'),('ml','metric loss'),('s','uncertainty s')) if log[k].notna().any() and (k=='s' or log[k].any())]
+    tasks = self.loss_func.tasks
     with chart(1, len(kinds), figsize=(3.2*len(kinds), 2.8), caption=caption, squeeze=False) as (_,axs):
         for ax,(k,title) in zip(axs[0], kinds):
-            for i,t in enumerate(self.loss_func.tasks): _curve(ax, log[log.task==t.name], k, t, i)
+            for t in tasks: _curve(ax, log[log.task==t.name], k, t, tasks.of(t.aspect).index(t), tasks.aspects)
             ax.set(title=title, xlabel='epoch')
         axs[0,-1].legend(loc='center left', bbox_to_anchor=(1,.5))
 
-def _curve(ax, rows, kind, task, i):
-    ax.plot(rows.epoch, rows[kind], ('-','--',':','-.')[i%4], marker='.', color=aspect_colour(task.aspect), label=task.name)
+def _curve(ax, rows, kind, task, i, aspects):
+    "One sub-task's curve: the colour tells its aspect, line and marker its place within it"
+    ax.plot(rows.epoch, rows[kind], ('-','--',':','-.')[i%4], marker='.ox+'[i//4%4], markersize=4+i//4, color=aspect_colour(task.aspect, aspects), label=task.name)
 
-# %% ../nbs/13_callbacks.ipynb #16bf6dd2
+# %% ../nbs/13_callbacks.ipynb #6a4a0dfa
 class BF16(Callback):
     "bfloat16 autocast for the model's forward pass, channels-last for (B, C, H, W) inputs; predictions come back as float32"
-    order,hooks = 10,()
-    def before_fit(self):
-        self.after_fit()
-        autocast = torch.autocast(next(self.model.parameters()).device.type, dtype=torch.bfloat16)
-        self.model.to(memory_format=torch.channels_last)
-        def enter(*_): autocast.__enter__()
-        def leave(*_): autocast.__exit__(None, None, None)
-        self.hooks = (self.model.register_forward_pre_hook(enter), self.model.register_forward_hook(leave, always_call=True))
-    def before_batch(self): self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim==4 else x for x in self.xb)
+    order = 10
+    def before_fit(self): self.model.to(memory_format=torch.channels_last)
+    def before_batch(self):
+        self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim==4 else x for x in self.xb)
+        self._once(self.model, next(self.model.parameters()).device.type)
     def after_pred(self): self.learn.pred = to_float(self.pred)
-    def after_fit(self):
-        for h in self.hooks: h.remove()
-        self.hooks = ()
+
+    def _once(self, model, device):
+        "Let the next forward pass of `model`, and no other, run under autocast"
+        def forward(*args, **kwargs):
+            del model.forward
+            with torch.autocast(device, dtype=torch.bfloat16): return model.forward(*args, **kwargs)
+        model.forward = forward
 
 # %% ../nbs/13_callbacks.ipynb #f35c84a3
 def bf16_pays(device='cpu')->bool: # `device`: where the model will run

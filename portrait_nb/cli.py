@@ -49,24 +49,36 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
     print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
-# %% ../nbs/30_cli.ipynb #148d4685
-def _tasks(file, columns):
-    "The sub-tasks of `file`, or the paper's that have a column"
+# %% ../nbs/30_cli.ipynb #118cacb3
+def _near_names(columns):
+    "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
+    from portrait_nb.annotations import COLUMNS, _nearest
+    from portrait_nb.tasks import PORTRAIT
+    free = [o for o in columns if o and o not in (*COLUMNS, *PORTRAIT.names)]
+    near = {t: _nearest(t, [o for o in free if o[0].casefold()==t[0]]) for t in PORTRAIT.names if t not in columns}
+    return {t:o for t,o in near.items() if o}
+
+def _paper_tasks(csv, columns):
+    "The paper's sub-tasks that have a column; a near name is refused"
     from portrait_nb.tasks import PORTRAIT, Tasks
-    if file: return Tasks.from_dict(json.loads(Path(file).read_text()))
+    if near := _near_names(columns):
+        asked = '; '.join(f"did you mean {t!r}: rename the column {o!r} to {t!r}" for t,o in near.items())
+        raise ValueError(f"{csv}: {asked}. If these are other things, name the sub-tasks to train with --tasks.")
     has = [t for t in PORTRAIT if t.name in columns]
-    if not has: raise ValueError(f"The table has none of the columns {', '.join(PORTRAIT.names)}; name sub-tasks of your own with --tasks.")
+    if not has: raise ValueError(f"{csv} has none of the columns {', '.join(PORTRAIT.names)}, only {', '.join(map(repr, columns[:12]))}; name sub-tasks of your own with --tasks.")
     if len(has)<len(PORTRAIT): print(f"Without a column, so not trained: {', '.join(t.name for t in PORTRAIT if t not in has)}")
     return Tasks(has)
 
-def _columns(csv):
-    "The header of `csv`; what is wrong with it is said later by `read_annotations`"
-    import pandas as pd
-    try: return list(pd.read_csv(csv, nrows=0, encoding='utf-8-sig').columns)
-    except FileNotFoundError: raise FileNotFoundError(f"There is no file '{csv}'.") from None
-    except ValueError as e: raise ValueError(f"'{csv}' cannot be read as a csv file: {e}") from None
+def _file_tasks(file):
+    "The sub-tasks of a json file"
+    from portrait_nb.tasks import Tasks
+    try: return Tasks.from_dict(json.loads(Path(file).read_text(encoding='utf-8-sig')))
+    except FileNotFoundError: raise FileNotFoundError(f"--tasks {file}: there is no such file.") from None
+    except UnicodeDecodeError: raise ValueError(f"--tasks {file}: not UTF-8 text.") from None
+    except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
+    except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
-# %% ../nbs/30_cli.ipynb #611a156d
+# %% ../nbs/30_cli.ipynb #1c220ca3
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -90,14 +102,14 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     "Train on your own table of portraits with the paper's recipe"
     if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
     if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
-    columns = _columns(annotations)
+    from portrait_nb.annotations import read_annotations, read_header
+    columns = read_header(annotations)
+    tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
+    df = read_annotations(annotations, root, tasks, on_error='drop' if drop else 'raise')
     from fastai.basics import set_seed
-    from portrait_nb.annotations import read_annotations
     from portrait_nb.callbacks import SkipValidation
     from portrait_nb.data import portrait_dls
     from portrait_nb.learner import fss_learner, save_portrait_model
-    tasks = _tasks(tasks, columns)
-    df = read_annotations(annotations, root, tasks, on_error='drop' if drop else 'raise')
     dls = portrait_dls(df, root, tasks, size=(height,width), bs=bs, seed=seed)
     set_seed(seed)
     learn = fss_learner(dls, backbone, split, None if metric_loss=='none' else metric_loss, weighting, dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
@@ -106,12 +118,16 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     learn.loss_recorder.log.to_csv(Path(out)/'losses.csv', index=False)
     print(f'The model is in {out}/model, the losses in {out}/losses.csv')
     if {'query','gallery'} <= set(df.split): _report(learn.portrait_scores(), Path(out)/'scores.csv')
+    else: print('Nothing is scored: that takes rows whose split is query, and others whose split is gallery.')
 
-def _report(scores, fname):
+def _report(scores, fname=None):
+    "Print the scores; write them too, where `fname` says so"
     from portrait_nb.learner import score_table
-    table = score_table(score=scores)
-    table.round(5).to_csv(fname)
-    print(f'{table.round(3).to_string(header=False)}\n\nWritten to {fname}')
+    table = score_table(model=scores)
+    print(table.rename_axis(None).round(3).to_string(header=False))
+    if fname:
+        table.round(5).to_csv(fname)
+        print(f'\nWritten to {fname}')
 
 # %% ../nbs/30_cli.ipynb #f0845b4f
 @call_parse

@@ -19,14 +19,16 @@ from torch import nn, Tensor
 from .style import show_sheet
 from .tasks import Task, Tasks
 
-# %% ../nbs/06_data.ipynb #bbe38ea9
+# %% ../nbs/06_data.ipynb #9a54a98f
 class PictureError(OSError):
     "A picture that cannot be decoded"
 
 def _open(image, size):
     "A path, PIL image or array as a PIL image, decoded no larger than needed"
     if isinstance(image, Image.Image): return image
-    if isinstance(image, np.ndarray): return Image.fromarray(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype!=np.uint8 or not image.size: raise ValueError(f'an array must be (H, W, 3) of uint8, this one is {image.shape} of {image.dtype}')
+        return Image.fromarray(image)
     image = Image.open(image)
     image.draft(None, (max(size), max(size)))
     return image
@@ -34,7 +36,9 @@ def _open(image, size):
 def _rgb(img):
     "`img` upright and in 8-bit RGB"
     img = ImageOps.exif_transpose(img)
-    if img.mode.startswith('I'): img = Image.fromarray((np.asarray(img).astype(np.int64)>>8).clip(0,255).astype(np.uint8))
+    if img.mode.startswith('I'):
+        deep = np.asarray(img).astype(np.int64)
+        img = Image.fromarray((deep>>(8 if img.mode!='I' or deep.max()>255 else 0)).clip(0,255).astype(np.uint8))
     if 'transparency' in img.info: img = img.convert('RGBA')
     return img.convert('RGB')
 
@@ -51,7 +55,7 @@ def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
         name = image if isinstance(image, (str,Path)) else f'this {type(image).__name__}'
         raise PictureError(f"{name}: the picture cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}); put a good file in its place or take its row out of the table.") from None
 
-# %% ../nbs/06_data.ipynb #b6a18279
+# %% ../nbs/06_data.ipynb #4cb897a8
 def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
     if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
@@ -70,16 +74,17 @@ def encode_labels(cells:pd.Series, # strings, one a portrait, "" where unlabelle
     return rows[torch.tensor([where[o] for o in cells], dtype=torch.long)]
 
 def _unknown(cells, task, label):
-    row = next(i for i,o in cells.items() if label in o.split('|'))
+    row = next(i for i,o in cells.items() if label in ([o] if not task.multilabel or o=='' else o.split('|')))
     known = ', '.join(task.labels[:8]) + (' ...' if task.n_labels>8 else '')
     raise ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; the task knows {known}.")
 
-# %% ../nbs/06_data.ipynb #1f4765ba
+# %% ../nbs/06_data.ipynb #49c79fd6
 def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
     if name not in df: raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {', '.join(map(str, df))}.")
-    return df[name].fillna('').astype(str).str.strip()
+    cells = df[name].astype(object)
+    return cells.where(cells.notna(), '').astype(str).str.strip()
 
 def _with_train_identities(df, tasks):
     "`tasks` with the identities of the train split filled in; identities given beforehand are kept"
@@ -88,7 +93,7 @@ def _with_train_identities(df, tasks):
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
     return tasks.with_identities(known)
 
-# %% ../nbs/06_data.ipynb #60dcd871
+# %% ../nbs/06_data.ipynb #d8c4e03a
 class Portraits:
     "The rows of a table as a dataset of `(picture, row)`; the labels of all rows are in `labels`"
     n_inp = 1
@@ -104,6 +109,8 @@ class Portraits:
         self.labels = {t.name: encode_labels(_column(df, t), t) for t in tasks if train or not t.is_identity}
         if tasks.identity and not train: self.labels[tasks.identity.name] = torch.full((len(df),), -1)
         self.labels = {k: self.labels[k] for k in tasks.names}
+        self.identities = _column(df, tasks.identity).to_numpy() if tasks.identity else None
+        self.groups = df['group'].fillna('').astype(str).to_numpy() if 'group' in df else np.full(len(df), '')
 
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
@@ -127,15 +134,15 @@ class Normalise(Transform):
     def encodes(self, x:torch.Tensor): return normalise(x)
     def decodes(self, x:torch.Tensor): return denormalise(x)
 
-# %% ../nbs/06_data.ipynb #b6722f8f
+# %% ../nbs/06_data.ipynb #52b9a724
 class Augment(Transform):
     "Crop, flip and erase, each drawn for each portrait; in training only"
     order,split_idx = 20,0
     def __init__(self,
                  size,          # (height, width) of the portraits in pixels
                  pad:int=None,  # pixels around before cropping; None: 10 for a height of 256, in proportion
-                 flip:float=.5, # share of portraits that are mirrored
-                 erase:float=.5 # share of portraits that lose a box
+                 flip:float=.5, # probability of being mirrored
+                 erase:float=.5 # probability of losing a box
                 ):
         super().__init__()
         self.rng,self.pad = random.Random(0), max(1, round(10*size[0]/256)) if pad is None else pad

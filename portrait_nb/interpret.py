@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PICTURES', 'Portrait', 'Interpreter', 'Gallery', 'plot_interpretation']
 
-# %% ../nbs/21_interpret.ipynb #26d44c30
+# %% ../nbs/21_interpret.ipynb #cb7f1396
 import warnings
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from fastcore.basics import patch
 from fastprogress import progress_bar
-from PIL import Image
+from PIL import Image, ImageOps
 from .data import PictureError, normalise, read_portrait
 from .learner import load_portrait_model
 from .model import PortraitNet
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
 from .tasks import Tasks
 
-# %% ../nbs/21_interpret.ipynb #9b23c435
+# %% ../nbs/21_interpret.ipynb #c455e6ed
 @dataclass
 class Portrait:
     "What a model says of one image"
@@ -36,7 +36,9 @@ class Portrait:
     def told(self, task:str)->str: # the label(s) of one sub-task with their probability, as text
         p,v = self.probabilities[task],self.labels[task]
         some = v if isinstance(v, list) else [v]
-        return ', '.join(f'{o} {p[o]:.0%}' for o in some) or f'none above 50% ({max(p, key=p.get)} {max(p.values()):.0%})'
+        some = sorted(some, key=lambda o: -p[o])
+        more = f' +{len(some)-2}' if len(some)>2 else ''
+        return ', '.join(f'{o} {p[o]:.0%}' for o in some[:2])+more or f'none above 50% ({max(p, key=p.get)} {max(p.values()):.0%})'
 
 def _told(task, logits):
     "Label(s) and probabilities of one sub-task from its (n_labels,) logits"
@@ -119,7 +121,7 @@ def gallery(self:Interpreter,
     if not good: raise ValueError("None of the pictures of the gallery can be read.")
     return Gallery(df.iloc[good].reset_index(drop=True), np.concatenate(embs), root)
 
-# %% ../nbs/21_interpret.ipynb #b12fc0ff
+# %% ../nbs/21_interpret.ipynb #974204ec
 @patch
 def search(self:Interpreter,
            image,       # a path, a PIL image or an array; or the embedding of a `Portrait`
@@ -127,38 +129,42 @@ def search(self:Interpreter,
            k:int=10     # how many to find
           )->pd.DataFrame: # the gallery's rows, nearest first, with `similarity`, the cosine from -1 to 1
     "The `k` portraits of `gallery` that are nearest to `image`"
+    if not self.tasks.identity: raise ValueError("This model knows no identity task, so it has no embedding to search by.")
     if not isinstance(gallery, Gallery): gallery = self.gallery(gallery)
     emb = image.embedding if isinstance(image, Portrait) else self.outputs([image])[0][0]
+    if gallery.embeddings.shape[1]!=len(emb): raise ValueError(f"The gallery was embedded by another model: its embeddings have {gallery.embeddings.shape[1]} numbers, this model's {len(emb)}.")
     similarity = gallery.embeddings@emb
     first = np.argsort(-similarity, kind='stable')[:k]
     return gallery.df.iloc[first].assign(similarity=similarity[first]).reset_index(drop=True)
 
-# %% ../nbs/21_interpret.ipynb #d648baf1
+# %% ../nbs/21_interpret.ipynb #5ce9d432
 def _draw_bars(ax, portrait, actual):
     "A bar a sub-task: how sure the model is of its answer; the answer, and what is known to be true, as text"
     for y,t in enumerate(portrait.tasks.attributes):
         p = max(portrait.probabilities[t.name].values())
         ax.barh(y, p, color=aspect_colour(t.aspect, portrait.tasks.aspects), alpha=.85, height=.62)
         truth = actual.get(t.name, '')
+        truth = truth if isinstance(truth, str) else ''
         given = portrait.labels[t.name]
         right = set(truth.split('|'))==set(given if isinstance(given, list) else [given])
-        ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK)
-        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+truth.replace('|', ' + '), va='center', fontsize=8.5, color=RIGHT if right else WRONG)
+        ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK, in_layout=False)
+        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+truth.replace('|', ' + '), va='center', fontsize=8.5, color=RIGHT if right else WRONG, in_layout=False)
     n = len(portrait.tasks.attributes)
     ax.set(yticks=range(n), yticklabels=[t.name for t in portrait.tasks.attributes], ylim=(n-.4,-.6), xlim=(0,1), xlabel='probability')
     ax.grid(False)
 
 def _draw_found(ax, img, row, identity):
     ax.imshow(img)
-    colour = None if not identity else RIGHT if row.identity==identity else WRONG
-    for s in ax.spines.values(): s.set(visible=bool(colour), color=colour, linewidth=3)
+    known = getattr(row, 'identity', '')
+    colour = '#bbbbbb' if not identity or not known else RIGHT if known==identity else WRONG
+    for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=3)
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(f'{row.similarity:.2f}', fontsize=8)
 
-# %% ../nbs/21_interpret.ipynb #f9ffd333
+# %% ../nbs/21_interpret.ipynb #9dca98e0
 def plot_interpretation(image,          # the portrait: path, PIL image or array
                         portrait,       # what `interpret` said of it
-                        found,          # what `search` found; with a column `identity`, right and wrong are framed
+                        found,          # what `search` found, or None; with a column `identity`, right and wrong are framed
                         root,           # where the paths in `found` start
                         actual=None,    # {task: label} where known, e.g. a row of the annotation table
                         caption='',
@@ -166,7 +172,8 @@ def plot_interpretation(image,          # the portrait: path, PIL image or array
                        ):
     "Figure 1 of the paper: a portrait, its description with probabilities, its ranked nearest portraits"
     actual,size = dict(actual) if actual is not None else {},(128,256)
-    show = lambda o: np.array((o if isinstance(o, Image.Image) else Image.fromarray(o) if isinstance(o, np.ndarray) else Image.open(o)).convert('RGB').resize(size, Image.Resampling.LANCZOS))
+    show = lambda o: np.array((o if isinstance(o, Image.Image) else Image.fromarray(o) if isinstance(o, np.ndarray) else ImageOps.exif_transpose(Image.open(o))).convert('RGB').resize(size, Image.Resampling.LANCZOS))
+    found = pd.DataFrame() if found is None else found
     n = min(10, len(found))
     with plt.rc_context(STYLE):
         fig = plt.figure(figsize=(11,3.6))
@@ -176,6 +183,7 @@ def plot_interpretation(image,          # the portrait: path, PIL image or array
         _draw_bars(mid.subplots(gridspec_kw=dict(right=.7)), portrait, actual)
         for ax,(_,row) in zip(right.subplots(2, 5, squeeze=False).flat, found.iloc[:n].iterrows()): _draw_found(ax, show(Path(root)/row.image), row, actual.get('identity'))
         for ax in right.axes[n:]: ax.set_axis_off()
+        if n: right.suptitle('nearest in the gallery, with their cosine', fontsize=10, x=.02, ha='left')
         if caption: fig.supxlabel(caption, fontsize=8.5, color='#555555', x=.01, ha='left')
         if fname: fig.savefig(fname)
         plt.show()

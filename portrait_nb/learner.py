@@ -7,15 +7,15 @@ __all__ = ['FORMAT', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLea
            'decide', 'score_portraits', 'score_model', 'chance_scores', 'score_table', 'save_portrait_model',
            'load_portrait_model']
 
-# %% ../nbs/14_learner.ipynb #af35e400
-import hashlib, json, os, tempfile
+# %% ../nbs/14_learner.ipynb #a9b28a02
+import hashlib, json, tempfile
 import numpy as np
 import pandas as pd
 import timm
 import torch
 from fastai.basics import *
 from fastai.callback.all import *
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .callbacks import LossRecorder
 from .losses import PortraitLoss
@@ -23,7 +23,7 @@ from .metrics import RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
 from .tasks import Tasks
 
-# %% ../nbs/14_learner.ipynb #def284c4
+# %% ../nbs/14_learner.ipynb #c8000d9c
 def portrait_splitter(model):
     "Two parameter groups: the backbone; the necks, the classifiers and the uncertainties"
     backbone = trainable_params(model.body)
@@ -32,12 +32,13 @@ def portrait_splitter(model):
 
 class PortraitLearner(Learner):
     "A fastai Learner whose uncertainties are learnt, saved with the model, and never decayed"
+    def get_preds(self, *args, **kwargs): raise NotImplementedError("get_preds cannot join dictionaries; use run_model(learn.model, dl) for embeddings and logits, or learn.portrait_scores().")
     def create_opt(self):
         super().create_opt()
         s = getattr(self.loss_func, 's', None)
         if s is not None: self.opt.state[s]['do_wd'] = False
 
-# %% ../nbs/14_learner.ipynb #2cdfcd04
+# %% ../nbs/14_learner.ipynb #c729c221
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
                 split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
@@ -49,15 +50,14 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
                 lr:float=3.5e-4,           # base learning rate (Section 6.1)
                 wd:float=5e-4,             # weight decay, on weights only
                 cbs=None,                  # further fastai callbacks
-                **kwargs                   # passed on to fastai's `Learner`
+                **kwargs                   # passed on to fastai's `Learner`, e.g. another `opt_func`
                )->Learner:
     "A fastai Learner for portrait interpretation (Section 5)"
     if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
     model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size)
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
-    opt = partial(Adam, decouple_wd=False, sqr_mom=0.999, eps=1e-8)
-    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, opt_func=opt, lr=lr, wd=wd, splitter=portrait_splitter,
-                           cbs=[LossRecorder(), *L(cbs)], **kwargs)
+    kwargs = dict(opt_func=partial(Adam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
+    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=[LossRecorder(), *L(cbs)], **kwargs)
 
 # %% ../nbs/14_learner.ipynb #f9f690fb
 def paper_lr(pct:float, # share of the training that is done, 0 to 1
@@ -97,7 +97,7 @@ def decide(task, logits):
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/14_learner.ipynb #220fbaeb
+# %% ../nbs/14_learner.ipynb #d2241c66
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
                     query_dl,gallery_dl # their loaders, which hold their tables and labels
@@ -105,8 +105,7 @@ def score_portraits(tasks:Tasks,  # the sub-tasks
     "Every score of Section 4.3 from embeddings and predictions"
     scores,data = {},(query_dl.dataset,gallery_dl.dataset)
     if tasks.identity:
-        ids,groups = ([o.df[c].to_numpy() for o in data] for c in ('identity','group'))
-        r = retrieval_scores(query[0], gallery[0], *ids, *groups)
+        r = retrieval_scores(query[0], gallery[0], *(o.identities for o in data), *(o.groups for o in data))
         scores.update(mAP=r.macro_mAP, **{f'rank{k}':v for k,v in r.macro_cmc.items()}, plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
     for t in tasks.attributes:
         actual = torch.cat([o.labels[t.name] for o in data])
@@ -115,13 +114,17 @@ def score_portraits(tasks:Tasks,  # the sub-tasks
     if unknown: warn(f"Nothing in query and gallery to score {', '.join(unknown)} on (no label, or no query with a true match), so there is no PIQ.")
     return {**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}
 
-# %% ../nbs/14_learner.ipynb #58f7caa7
+# %% ../nbs/14_learner.ipynb #229c448f
+def _needs_both(query_dl, gallery_dl):
+    for name,dl in (('query',query_dl), ('gallery',gallery_dl)):
+        if not len(dl.dataset): raise ValueError(f"There is nothing to score on: the table has no rows whose split is '{name}'.")
+
+# %% ../nbs/14_learner.ipynb #84c78de8
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl  # loaders of `portrait_dls` or `portrait_dl`
                )->dict:              # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, of `model` on two splits"
-    for name,dl in (('query',query_dl), ('gallery',gallery_dl)):
-        if not len(dl.dataset): raise ValueError(f"There is nothing to score on: the table has no rows whose split is '{name}'.")
+    _needs_both(query_dl, gallery_dl)
     outs = [run_model(model, dl) for dl in (query_dl,gallery_dl)]
     said = [(emb, {t.name: decide(t, logits[t.name]) for t in model.tasks.attributes}) for emb,logits in outs]
     return score_portraits(model.tasks, *said, query_dl, gallery_dl)
@@ -131,7 +134,7 @@ def portrait_scores(self:Learner)->dict: # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
     return score_model(self.model, self.dls.query, self.dls.gallery)
 
-# %% ../nbs/14_learner.ipynb #513cee61
+# %% ../nbs/14_learner.ipynb #2325542c
 def _guess(task, labels, n, g):
     "`n` labels drawn as often as `labels` has them"
     known = labels[(labels!=-1).all(1)] if task.multilabel else labels[labels!=-1]
@@ -146,15 +149,16 @@ def chance_scores(dls,       # from `portrait_dls`
     def guesser(dl):
         m = len(dl.dataset)
         return torch.randn(m, 16, generator=g), {t.name: _guess(t, labels[t.name], m, g) for t in tasks.attributes}
+    _needs_both(dls.query, dls.gallery)
     runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery) for _ in range(n)]
     return {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
 
 def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`
     "Scores side by side, PIQ last"
-    shown = [k for k in next(iter(columns.values())) if not k.startswith(('n_','plain_'))]
+    shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
-# %% ../nbs/14_learner.ipynb #dc777fd1
+# %% ../nbs/14_learner.ipynb #7b675c35
 FORMAT = 1
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
@@ -164,9 +168,21 @@ def _description(model, digest):
                 loss=dict(metric_loss=loss.metric_loss, weighting=loss.weighting, lam=loss.lam, positives=loss.positives))
 
 def _sha256(path):
-    with open(path,'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    digest = hashlib.sha256()
+    with open(path,'rb') as f:
+        while block := f.read(1<<20): digest.update(block)
+    return digest.hexdigest()
 
-# %% ../nbs/14_learner.ipynb #86f6fd24
+# %% ../nbs/14_learner.ipynb #fc24fd52
+def _replace(path, new, old):
+    "Put the folder `new` at `path`; what was there goes to `old`, and comes back if that fails"
+    if path.exists(): path.rename(old)
+    try: new.rename(path)
+    except OSError:
+        if old.exists(): old.rename(path)
+        raise
+
+# %% ../nbs/14_learner.ipynb #555b549f
 def save_portrait_model(learn,              # a Learner from `fss_learner`
                         path,               # the folder to make
                         overwrite=False     # replace a model that is there?
@@ -179,13 +195,12 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
         new = Path(tmp)/'model'
         new.mkdir()
-        save_file({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, new/WEIGHTS)
+        save_file({k: v.detach().cpu().contiguous().clone() for k,v in model.state_dict().items()}, new/WEIGHTS)
         (new/DESCRIPTION).write_text(json.dumps(_description(model, _sha256(new/WEIGHTS)), indent=1))
-        if path.exists(): path.rename(Path(tmp)/'old')
-        new.rename(path)
+        _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/14_learner.ipynb #015bb6b8
+# %% ../nbs/14_learner.ipynb #f44e4e4f
 def _read_description(path):
     file = Path(path)/DESCRIPTION
     if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")
@@ -194,24 +209,30 @@ def _read_description(path):
     except (ValueError, RecursionError) as e: raise ValueError(f"'{file}' is not json: {e}.") from None
     kinds = dict(format=int, tasks=dict, backbone=str, split=str, size=list, sha256=str, loss=dict)
     for k,kind in kinds.items():
-        if not isinstance(d, dict) or not isinstance(d.get(k), kind): raise ValueError(f"'{file}' lacks '{k}', or it is not a {kind.__name__}.")
+        if not isinstance(d, dict) or type(d.get(k)) is not kind: raise ValueError(f"'{file}' lacks '{k}', or it is not a {kind.__name__}.")
     if d['format']!=FORMAT: raise ValueError(f"'{file}' has format {d['format']}; this version of portrait_nb reads format {FORMAT}.")
     _check_description(file, d)
     return d
 
 def _check_description(file, d):
     "Refuse what would build something else than a portrait network of a sane size"
-    if not timm.is_model(d['backbone']): raise ValueError(f"'{file}' asks for the backbone {d['backbone']!r}, which is not one of timm's.")
-    if len(d['size'])!=2 or not all(type(o) is int and 8<=o<=4096 for o in d['size']): raise ValueError(f"'{file}': size must be [height, width] in pixels from 8 to 4096, got {d['size']}.")
-    if set(d['loss'])!={'metric_loss','weighting','lam','positives'}: raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam and positives.")
+    if not timm.is_model(d['backbone']) or d['backbone'].count('.')>1 or '.' in d['backbone'] and d['backbone'] not in timm.list_pretrained(): raise ValueError(f"'{file}' asks for the backbone {d['backbone']!r}, which is not one of timm's.")
+    if len(d['size'])!=2 or not all(type(o) is int and 8<=o<=1024 for o in d['size']): raise ValueError(f"'{file}': size must be [height, width] in pixels from 8 to 1024, got {d['size']}.")
+    loss = d['loss']
+    if set(loss)!={'metric_loss','weighting','lam','positives'} or type(loss['lam']) not in (int,float): raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
+    for t in d['tasks'].get('tasks', []) if isinstance(d['tasks'].get('tasks'), list) else []:
+        if not isinstance(t, dict) or type(t.get('multilabel'))!=bool or not isinstance(t.get('labels'), list) or not all(isinstance(o, str) for o in t['labels']): raise ValueError(f"'{file}': these are not tasks with lists of labels.")
 
 def _checked_weights(path, d):
     "The tensors of `path`, if they are the ones that `d` describes"
     file = Path(path)/WEIGHTS
     if not file.is_file(): raise FileNotFoundError(f"'{path}' holds no {WEIGHTS}.")
     if _sha256(file)!=d['sha256']: raise ValueError(f"'{file}' is not the file that {DESCRIPTION} describes (its SHA-256 differs): it was changed or cut short.")
-    try: return load_file(file)
+    try: weights = load_file(file)
     except SafetensorError as e: raise ValueError(f"'{file}' is not a safetensors file: {e}.") from None
+    bad = [k for k,v in weights.items() if not (v.isfinite().all() and (v.is_floating_point() or k.endswith('num_batches_tracked')))]
+    if bad: raise ValueError(f"'{file}': the tensor '{bad[0]}' holds something else than finite floating-point numbers.")
+    return weights
 
 def _fits(tasks, weights):
     "Do the classifiers in `weights` have as many labels as `tasks`?"

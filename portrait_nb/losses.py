@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 from .tasks import Tasks
 
-# %% ../nbs/11_losses.ipynb #2fe6a988
+# %% ../nbs/11_losses.ipynb #caa6fb56
 def _full(x): return x if x.dtype==torch.float64 else x.float()
 
 def _no_autocast(x): return torch.autocast(x.device.type, enabled=False)
@@ -20,9 +20,10 @@ def unit(x:Tensor,    # (N, d) features
          eps=1e-12    # a shorter vector counts as zero
         )->Tensor:    # (N, d) of length 1, or 0 where `x` is zero
     "Scale every row to length 1; a row of zeros stays, and receives no gradient"
-    norm = x.norm(dim=1, keepdim=True)
-    has_direction = norm>eps
-    return torch.where(has_direction, x, 0)/torch.where(has_direction, norm, 1)
+    top = x.detach().abs().amax(1, keepdim=True)
+    zero = top<=eps
+    x = torch.where(zero, 0, x)/torch.where(zero, 1, top)
+    return x/torch.where(zero, 1, x.norm(dim=1, keepdim=True))
 
 # %% ../nbs/11_losses.ipynb #0e4087ca
 def is_labelled(labels:Tensor, # (N,) label numbers, or (N, C) of 0/1

@@ -17,10 +17,10 @@ from timm.models import load_checkpoint
 from torch import nn, Tensor
 from .tasks import Tasks, feature_split
 
-# %% ../nbs/10_model.ipynb #90ec4fcf
+# %% ../nbs/10_model.ipynb #600e9e7e
 def _check_name(backbone):
     "A `ValueError` with the nearest names if timm has no model `backbone`"
-    if timm.is_model(backbone): return
+    if timm.is_model(backbone) and ('.' not in backbone or backbone in timm.list_pretrained()): return
     near = difflib.get_close_matches(backbone, timm.list_models(), 3)
     raise ValueError(f"timm has no backbone '{backbone}'" + (f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() names all that it has."))
 

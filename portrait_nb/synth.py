@@ -129,13 +129,13 @@ def population(preset:str='small', # a name of `PRESETS`
     labels = pd.concat([deal_people(rng, len(known)), deal_people(rng, len(df)-len(known))], ignore_index=True)
     return pd.concat([df, labels], axis=1).rename_axis('person').reset_index()
 
-# %% ../nbs/02_synth.ipynb #e08654c0
+# %% ../nbs/02_synth.ipynb #261217e4
 TAKES = (.55,.3,.15) # of one, two, three frames a shot
-SHOTS = dict(framing=dict(whole=.40, half=.36, bust=.24), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
+SHOTS = dict(framing=dict(whole=.27, half=.40, bust=.33), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
              body=dict(standing=.28, walking=.18, sitting=.21, crouching=.11, lying=.10, other=.12),
              arm=dict(hanging=.25, crossed=.15, raised=.15, holding=.18, reaching=.15, other=.12),
              expression=dict(neutral=.24, happiness=.20, surprise=.13, sadness=.13, anger=.12, disgust=.09, fear=.09),
-             spoilt=dict(none=.68, occlusion=.11, truncation=.05, blur=.08, dark=.08))
+             spoilt=dict(none=.74, occlusion=.10, truncation=.04, blur=.06, dark=.06))
 BLENDS = dict(neutral='sadness', happiness='surprise', surprise='fear', sadness='fear', anger='disgust', disgust='anger', fear='surprise') # the second of two expressions
 
 def _takes(rng, n):
@@ -153,7 +153,7 @@ def shot_table(people:pd.DataFrame, # from `population`
     takes = [_takes(rng, n) for n in people[['train','query','gallery']].sum(axis=1)]
     n_shots = np.array([len(o) for o in takes])
     person,nth = np.repeat(people.index, n_shots), np.concatenate([np.arange(o) for o in n_shots])
-    per_scene = np.clip(-(-n_shots//2), 1, 4)[person]
+    per_scene = np.clip(-(-n_shots//2), 1, 2)[person]
     df = pd.DataFrame(dict(person=person, scene=pd.factorize(person*1000+nth//per_scene)[0], frames=np.concatenate(takes)))
     for name,odds in SHOTS.items(): df[name] = deal(rng, odds, len(df))
     two = deal(rng, {True:.045, False:.955}, len(df))
@@ -186,10 +186,10 @@ def image_table(preset:str='small', # a name of `PRESETS`
     df['image'] = df.split + '/' + df.source + '/' + df.group + '_' + df['take'].astype(str) + '.jpg'
     return df
 
-# %% ../nbs/02_synth.ipynb #0d39d5eb
+# %% ../nbs/02_synth.ipynb #ead4f85b
 WIDTH,HEIGHT = 128,256 # of the frame in which everything is described
-SCALE = dict(whole=124., half=230., bust=390.) # points a metre
-LYING = dict(whole=88., half=160., bust=320.)  # the same for somebody who lies, and is longer than the picture is wide
+SCALE = dict(whole=124., half=210., bust=310.) # points a metre
+LYING = dict(whole=88., half=150., bust=260.)  # the same for somebody who lies, and is longer than the picture is wide
 TOP = dict(half=30., bust=40.)                 # y of the crown of a person 1.72 m tall
 FOLLOW = dict(half=.60, bust=.80)              # how much of a difference in height the camera makes up for
 
@@ -202,9 +202,15 @@ class View:
     horizon:float # where the camera's eye line is
     def at(self, p): return (self.x+p[0]*self.scale, self.floor+p[1]*self.scale) # metres -> points
 
+def _zoom(person, joints, framing):
+    "How much closer the camera comes to somebody who takes up little height"
+    if framing!='whole': return (1.72/person.stature)**.5
+    ys = [o[1] for o in joints.values()]
+    return (1.80/max(.9, max(ys)-joints['crown'][1]))**.6
+
 def _upright(person, joints, framing, j):
     "Scale, x and floor for somebody upright"
-    scale = SCALE[framing]*(1+.015*j[0])
+    scale = SCALE[framing]*(1+.015*j[0])*_zoom(person, joints, framing)
     crown,head = joints['crown'],(joints['crown'][0]+joints['head'][0])/2
     if framing=='whole':
         xs = [o[0] for o in joints.values()]
@@ -282,7 +288,7 @@ def stage(row,     # a row of `image_table`, as a mapping
     return Shot(person, outfit, hat, place, pose, joints, view, tuple(row['expression'].split('|')), float(rng.uniform(.85,1)), seat, bed, occluder,
                 float(rng.uniform(-30,30)), row['spoilt'])
 
-# %% ../nbs/02_synth.ipynb #66ebb6af
+# %% ../nbs/02_synth.ipynb #8bce00b4
 def _inside(p, margin=0.): return margin<=p[0]<=WIDTH-margin and margin<=p[1]<=HEIGHT-margin
 
 def _hides(occluder, p):
@@ -300,7 +306,7 @@ def seen(shot:Shot)->dict: # sub-task -> can its label be read?
     pts['face'] = tuple(.55*a+.45*b for a,b in zip(pts['head'], pts['crown']))
     return dict(expression=shot.pose.view!='back' and shown('face', margin=2.),
                 body=shot.pose.body=='lying' or shown('hip_l','hip_r','knee_l','knee_r'),
-                arm=shown('hand_l','hand_r') or (shot.pose.arm in ('hanging','raised','crossed') and shown('elbow_l','elbow_r')))
+                arm=shown('hand_l','hand_r') or (shot.pose.arm in ('hanging','raised','crossed','reaching') and shown('elbow_l','elbow_r')))
 
 # %% ../nbs/02_synth.ipynb #72d65d7c
 HAZE = .42 # the air between the person and the place

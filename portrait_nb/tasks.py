@@ -137,12 +137,14 @@ def from_dict(cls, d:dict)->Tasks:
     try: return cls(Task(**o) for o in d['tasks'])
     except (KeyError, TypeError) as e: raise ValueError(f"These are not tasks as `Tasks.to_dict` writes them: {e}.") from None
 
-# %% ../nbs/00_tasks.ipynb #8bf30d18
+# %% ../nbs/00_tasks.ipynb #4277cd44
 def largest_remainder(total:int, # how many whole things to give away
                       weights    # in proportion to these
                      )->list:    # whole numbers that sum to `total`
     "`total` in proportion to `weights`, in whole numbers; a tie goes to the earlier one"
-    exact = [Fraction(total)*Fraction(w)/sum(map(Fraction, weights)) for w in weights]
+    weights = [Fraction(w) for w in weights]
+    whole = sum(weights)
+    exact = [total*w/whole for w in weights]
     given = [int(o) for o in exact]
     most_lost = sorted(range(len(exact)), key=lambda i: given[i]-exact[i])
     for i in most_lost[:total-sum(given)]: given[i] += 1

@@ -3,7 +3,7 @@ import os, pickle, warnings
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from portrait_nb.annotations import (AnnotationError, AnnotationWarning, SPLITS, clean_path, label_shares, matched, picture_fault, plot_labels,
-                                     read_annotations, summarise, write_annotations)
+                                     read_annotations, read_header, summarise, write_annotations)
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 pytestmark = [pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore::portrait_nb.annotations.AnnotationWarning')]
@@ -240,6 +240,25 @@ def test_identity_under_another_name(read, fails, column):
 
 def test_tasks_whose_identities_are_known_do_not_limit_the_table(read):
     assert read('a.jpg,gallery,new,,\n', tasks=TASKS.with_identities(['old'])).identity[0] == 'new'
+
+@pytest.mark.parametrize('column', ['person', 'identity'])
+def test_known_identities_under_another_name(read, column):
+    tasks = Tasks([Task('person','appearance',None)]).with_identities(['old','older'])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        df = read('a.jpg,query,new\nb.jpg,gallery,new\nc.jpg,train,old\nd.jpg,gallery,\n', header=f'image,split,{column}\n', tasks=tasks)
+    assert df.person.tolist() == df.identity.tolist() == ['new','new','old','']
+
+def test_header_alone(tmp_path):
+    (tmp_path/'t.csv').write_bytes('\ufeff\n image,Split , Gr\u00f6\u00dfe,\r\n'.encode())
+    assert read_header(tmp_path/'t.csv') == ['image','Split','Gr\u00f6\u00dfe','']
+    for raw,words in [(b'image;split\n', "separated by ';'.*LibreOffice"), (b'', 'empty'), (HEADER.encode('utf-16'), 'UTF-16'), (b'PK\x03\x04..', 'workbook'), (b'a\n\xe9\n', 'line 2: not UTF-8')]:
+        (tmp_path/'t.csv').write_bytes(raw)
+        with pytest.raises(AnnotationError, match=words): read_header(tmp_path/'t.csv')
+
+def test_too_few_cells_and_too_many(fails):
+    faults = fails('a.jpg,train,1\nb.jpg,train,1,male,happy,sad\n')
+    assert faults.fault[0] == '3 cells where the header has 5; leave a cell empty, with its comma, for what is not known' and 'holds a comma must stand in quotes' in faults.fault[1]
 
 def test_summarise_and_figure():
     import matplotlib; matplotlib.use('Agg')

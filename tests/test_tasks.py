@@ -48,12 +48,22 @@ def test_largest_remainder_keeps_every_seat_and_stays_within_one(total, weights)
 
 
 def test_shortest_vectors_are_refused_by_name():
-    names = set()
+    refused = {}
     for n in range(1, 60):
         try: split = feature_split(PORTRAIT, n)
-        except ValueError as e: names.add(str(e).split("'")[1])
+        except ValueError as e: refused[n] = str(e).split("'")[1]
         else: assert all(len(v) for v in split.values())
-    assert names and names <= set(PORTRAIT.names)
+    assert list(refused) == list(range(1, 13)) and set(refused.values()) <= set(PORTRAIT.names)
+
+
+@pytest.mark.parametrize('n', range(13, 60))
+def test_aspects_and_attributes_stay_apart_from_the_shortest_vector_on(n):
+    split = {k: set(v.tolist()) for k, v in feature_split(PORTRAIT, n).items()}
+    aspects = [set.union(*(split[t.name] for t in PORTRAIT.of(a))) for a in PORTRAIT.aspects]
+    assert sum(map(len, aspects)) == n and set.union(*aspects) == set(range(n))
+    four = [split[o] for o in ('gender', 'age', 'physique', 'height')]
+    assert sum(map(len, four)) == len(set.union(*four)) and set.union(*four) < split['identity']
+    assert split['body'] & split['arm'] and split['body'] - split['arm'] and split['arm'] - split['body']
 
 
 @pytest.mark.parametrize('make, words', [

@@ -1,0 +1,157 @@
+"The commands as a user runs them: round trips on tiny sets, and the sentences in which mistakes end."
+import json, subprocess, sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from portrait_nb import cli
+from portrait_nb.tasks import Task, Tasks
+
+matplotlib.use('agg')
+TINY = dict(backbone='test_resnet', pretrained='no', epochs=1, bs=4, height=32, width=16, positives='mean')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+@pytest.fixture(scope='module')
+def people(tmp_path_factory):
+    "A folder of twelve photos and a table of theirs with three of the paper's columns"
+    d = tmp_path_factory.mktemp('people')
+    (d/'photos').mkdir()
+    rng = np.random.default_rng(0)
+    rows = [('train', who, who % 2) for who in range(3) for _ in range(2)] + [(split, who, who % 2) for who in (7, 8) for split in ('query', 'gallery', 'gallery')]
+    for i in range(12): Image.fromarray(rng.integers(0, 255, (32, 16, 3), dtype=np.uint8)).save(d/f'photos/{i}.png')
+    df = pd.DataFrame([(f'{i}.png', s, f'p{w}', ['male', 'female'][g], ['neutral', 'anger|fear'][g]) for i, (s, w, g) in enumerate(rows)],
+                      columns=['image', 'split', 'identity', 'gender', 'expression'])
+    df.to_csv(d/'my.csv', index=False)
+    return d
+
+
+@pytest.fixture(scope='module')
+def trained(people):
+    cli.portrait_train(annotations=str(people/'my.csv'), root=str(people/'photos'), out=str(people/'run'), **TINY)
+    return people/'run'
+
+
+def train_fails(csv, out, *words, root='.', **kwargs):
+    with pytest.raises(SystemExit) as e: cli.portrait_train(annotations=str(csv), root=str(root), out=str(out), **{**TINY, **kwargs})
+    for o in words: assert o in str(e.value), str(e.value)
+    assert str(e.value).startswith('portrait_train: ') and not Path(out).exists()
+
+
+def sh(command, *args): return subprocess.run([Path(sys.executable).parent/command, *map(str, args)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('command', ['portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_eval', 'portrait_interpret'])
+def test_help(command):
+    r = sh(command, '--help')
+    assert r.returncode == 0 and r.stdout.startswith(f'usage: {command}') and getattr(cli, command).__doc__ in ' '.join(r.stdout.split())
+
+
+def test_what_training_leaves(trained):
+    assert {o.name for o in trained.iterdir()} == {'model', 'losses.csv', 'scores.csv'}
+    assert set(pd.read_csv(trained/'losses.csv').task) >= {'identity', 'gender', 'expression'}
+
+
+def test_eval_repeats_the_scores_of_training(trained, people, tmp_path, capsys):
+    cli.portrait_eval(str(trained/'model'), str(people/'my.csv'), str(people/'photos'), out=str(tmp_path/'again.csv'))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'again.csv'), pd.read_csv(trained/'scores.csv'), atol=1e-4)
+    assert 'PIQ' in capsys.readouterr().out
+    cli.portrait_eval(str(trained/'model'), str(people/'my.csv'), str(people/'photos'))
+    assert 'None' not in capsys.readouterr().out
+
+
+def test_eval_of_people_that_training_has_not_seen(trained, people, tmp_path, capsys):
+    df = pd.read_csv(people/'my.csv').query('split!="train"').assign(identity=lambda o: 'new '+o.identity)
+    df.to_csv(tmp_path/'new.csv', index=False)
+    cli.portrait_eval(str(trained/'model'), str(tmp_path/'new.csv'), str(people/'photos'))
+    assert 'mAP' in capsys.readouterr().out
+
+
+def test_interpret_tells_searches_and_draws(trained, people, tmp_path, capsys):
+    cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), gallery=str(people/'photos'), k=2, out=str(tmp_path/'told.png'))
+    told = capsys.readouterr().out
+    assert all(o in told for o in ('gender', 'expression', '0.png', 'similarity')) and Image.open(tmp_path/'told.png').size[0] > 100
+
+
+def test_train_on_tasks_of_ones_own_without_query_and_gallery(people, tmp_path, capsys):
+    tasks = Tasks([Task('hat', 'clothes', ['none', 'cap', 'straw']), Task('coat', 'clothes', ['no', 'yes']), Task('bag', 'things', ['rucksack', 'case'], multilabel=True)])
+    (tmp_path/'my.json').write_text(json.dumps(tasks.to_dict(), indent=1))
+    pd.DataFrame(dict(image=[f'{i}.png' for i in range(6)], split='train', hat=['none', 'cap', 'straw']*2, coat=['no', 'yes']*3, bag=['', 'rucksack', 'rucksack|case']*2)).to_csv(tmp_path/'my.csv', index=False)
+    cli.portrait_train(annotations=str(tmp_path/'my.csv'), root=str(people/'photos'), tasks=str(tmp_path/'my.json'), out=str(tmp_path/'run'), **TINY)
+    assert 'Nothing is scored' in capsys.readouterr().out and not (tmp_path/'run/scores.csv').exists()
+    cli.portrait_interpret(str(tmp_path/'run/model'), str(people/'photos/0.png'))
+    assert [o.split()[0] for o in capsys.readouterr().out.strip().splitlines()] == tasks.names
+
+
+def test_an_identity_of_another_name(people, tmp_path, capsys):
+    tasks = Tasks([Task('person', 'appearance', None), Task('gender', 'appearance', ['male', 'female'])])
+    (tmp_path/'my.json').write_text(json.dumps(tasks.to_dict()))
+    for column in ('person', 'identity'):
+        pd.read_csv(people/'my.csv').rename(columns=dict(identity=column)).to_csv(tmp_path/'my.csv', index=False)
+        cli.portrait_train(annotations=str(tmp_path/'my.csv'), root=str(people/'photos'), tasks=str(tmp_path/'my.json'), out=str(tmp_path/column), **TINY)
+        cli.portrait_eval(str(tmp_path/column/'model'), str(tmp_path/'my.csv'), str(people/'photos'))
+        assert 'mAP' in capsys.readouterr().out
+
+
+TABLE = 'image,split,gender\nRené.png,train,male\n'
+
+@pytest.mark.parametrize('content, words', [
+    (TABLE.replace(',', ';').encode(), ["separated by ';'", 'LibreOffice']), (TABLE.replace(',', '\t').encode(), ['separated by']),
+    (TABLE.encode('cp1252'), ['line 2', "'René.png' in Windows-1252"]), (TABLE.encode('utf-16'), ['UTF-16']), (b'PK\x03\x04\x14\x00', ['a workbook']), (b'', ['empty']),
+    (b'image,split,identity,Gender,ages\na.png,train,1,male,\n', ["did you mean 'gender': rename the column 'Gender' to 'gender'", "'ages' to 'age'", '--tasks']),
+    (b'image,split,Expressions\n', ["'Expressions' to 'expression'"]), (b'image,split,hat\n', ['none of the columns', "'hat'"]), (b'Image,split,gender\n', ["did you mean 'Image'?"]),
+    (b'image,split,gender\nnone.png,train,mail\n../x.png,test,male\n', ['2 rows', "did you mean 'male'?", 'leads out of the root'])])
+def test_tables_that_are_none(tmp_path, content, words):
+    (tmp_path/'t.csv').write_bytes(content)
+    train_fails(tmp_path/'t.csv', tmp_path/'out', str(tmp_path/'t.csv'), *words)
+
+
+def test_columns_that_only_sound_alike_are_the_users(people, tmp_path, capsys):
+    pd.read_csv(people/'my.csv').assign(weight=70, page=3, wage=2).to_csv(tmp_path/'my.csv', index=False)
+    cli.portrait_train(annotations=str(tmp_path/'my.csv'), root=str(people/'photos'), out=str(tmp_path/'run'), **TINY)
+    assert 'not trained: age, physique, height, body, arm' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('content, words', [
+    (b'{', 'not json'), (b'[]', 'not tasks as'), (b'\xff\xfe', 'not UTF-8'), (b'{"tasks": [{"name": "hat", "aspect": "clothes", "labels": ["one"]}]}', "'hat' has 1 label"), (None, 'no such file')])
+def test_task_files_that_are_none(people, tmp_path, content, words):
+    if content is not None: (tmp_path/'t.json').write_bytes(content)
+    train_fails(people/'my.csv', tmp_path/'out', '--tasks', 't.json', words, tasks=str(tmp_path/'t.json'))
+
+
+@pytest.mark.parametrize('kwargs, words', [(dict(backbone='resnet_of_mine'), 'resnet_of_mine'), (dict(split='halves'), 'halves'), (dict(metric_loss='sift'), 'sift'),
+                                           (dict(weighting='heavy'), 'heavy'), (dict(height=2), 'size must be'), (dict(bs=0), 'bs must be'), (dict(pretrained='no.pth'), 'no.pth')])
+def test_arguments_that_nobody_knows(people, tmp_path, kwargs, words): train_fails(people/'my.csv', tmp_path/'out', words, root=people/'photos', **kwargs)
+
+
+def test_missing_files_and_folders(people, trained, tmp_path):
+    train_fails(tmp_path/'no.csv', tmp_path/'out', 'there is no such file')
+    train_fails(people/'my.csv', tmp_path/'out', 'there is no such folder', root=tmp_path/'no')
+    for call, words in [(lambda: cli.portrait_train(), '--annotations my.csv --root photos/'),
+                        (lambda: cli.portrait_train(annotations=str(people/'my.csv'), root='.', out=str(trained)), 'holds a model already'),
+                        (lambda: cli.portrait_eval(str(tmp_path), str(people/'my.csv'), str(people/'photos')), 'is not a portrait model'),
+                        (lambda: cli.portrait_eval(str(trained/'model'), str(tmp_path/'no.csv'), '.'), 'no such file'),
+                        (lambda: cli.portrait_interpret(str(trained/'model'), str(tmp_path/'no.png')), 'cannot be read'),
+                        (lambda: cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), gallery=str(tmp_path/'no')), 'is not a folder'),
+                        (lambda: cli.portrait_synth(str(tmp_path/'drawn'), preset='huge'), 'huge'),
+                        (lambda: cli.portrait_demo(str(tmp_path/'demo'), str(tmp_path/'drawn'), preset='huge'), 'huge')]:
+        with pytest.raises(SystemExit) as e: call()
+        assert words in str(e.value) and str(e.value).startswith('portrait_')
+
+
+def test_in_a_shell_a_mistake_is_one_sentence_and_exit_code_1(people, tmp_path):
+    (tmp_path/'t.csv').write_text('image;split;gender\n')
+    r = sh('portrait_train', '--annotations', tmp_path/'t.csv', '--root', people/'photos', '--out', tmp_path/'out')
+    assert r.returncode == 1 and "separated by ';'" in r.stderr and 'Traceback' not in r.stderr

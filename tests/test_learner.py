@@ -1,0 +1,170 @@
+"Training, scoring, saving and loading, on pictures that the tests make."
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.all import CSVLogger, MixedPrecision, SaveModelCallback
+from sklearn.metrics import f1_score
+
+from portrait_nb.callbacks import BF16, SkipValidation
+from portrait_nb.data import portrait_dls
+from portrait_nb.learner import chance_scores, fss_learner, load_portrait_model, paper_lr, save_portrait_model, score_model
+from portrait_nb.metrics import piq
+from portrait_nb.tasks import PORTRAIT, Task, Tasks
+
+MARKET = Tasks([PORTRAIT['identity'], PORTRAIT['gender'], PORTRAIT['age']])
+ATTRIBUTES = Tasks(PORTRAIT.attributes)
+LISTS = dict(portrait=PORTRAIT, market=MARKET, attributes=ATTRIBUTES, identity=Tasks([PORTRAIT['identity']]), age=Tasks([PORTRAIT['age']]))
+
+
+def learner(portraits, tasks=PORTRAIT, **kwargs):
+    root, df = portraits
+    dls = portrait_dls(df, root, tasks, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu')
+    return fss_learner(dls, 'test_resnet', pretrained=False, **kwargs)
+
+
+def fit(learn, n=1):
+    with learn.no_bar(), learn.no_logging(): learn.fit_paper(n)
+    return learn
+
+
+@pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
+@pytest.mark.parametrize('split', ['fss', 'shared'])
+def test_any_list_of_tasks_trains_scores_and_travels(portraits, tasks, split, tmp_path):
+    learn = fit(learner(portraits, tasks, split=split))
+    scores = learn.portrait_scores()
+    assert set(t.name for t in tasks.attributes) <= set(scores) and 0 <= scores['PIQ'] <= 1
+    assert ('mAP' in scores) == (tasks.identity is not None)
+    np.testing.assert_allclose(scores['PIQ'], piq(scores, tasks))
+    model = load_portrait_model(save_portrait_model(learn, tmp_path/'model'))
+    again = score_model(model, learn.dls.query, learn.dls.gallery)
+    for k in scores: np.testing.assert_allclose(again[k], scores[k], rtol=1e-6)
+
+
+def test_attribute_scores_agree_with_scikit_learn(portraits):
+    learn = fit(learner(portraits))
+    _, df = portraits
+    scores, test = learn.portrait_scores(), df[df.split != 'train']
+    model = learn.model.eval()
+    with torch.no_grad(): out = [model(x)['logits'] for dl in (learn.dls.query, learn.dls.gallery) for x, _ in dl]
+    for t in ATTRIBUTES:
+        logits, labelled = torch.cat([o[t.name] for o in out]), (test[t.name] != '').values
+        if t.multilabel:
+            actual = np.array([[label in cell.split('|') for label in t.labels] for cell in test[t.name][labelled]])
+            predicted = (logits > 0).numpy()[labelled]
+        else: actual, predicted = test[t.name][labelled], np.array(t.labels)[logits.argmax(1).numpy()[labelled]]
+        seen = list(range(t.n_labels)) if t.multilabel else sorted(set(actual))
+        np.testing.assert_allclose(scores[t.name], f1_score(actual, predicted, average='macro', labels=seen, zero_division=0), rtol=1e-6)
+
+
+def test_paper_schedule_is_section_6_1():
+    for epoch in range(100):
+        want = 3.5e-5+(3.5e-4-3.5e-5)*epoch/10 if epoch < 10 else 3.5e-4/10**sum(epoch >= o for o in (30, 60, 90))
+        assert paper_lr(epoch/100) == pytest.approx(want, rel=1e-9)
+
+
+def test_uncertainties_learn_and_are_not_decayed(portraits):
+    learn = fit(learner(portraits, weighting='uncertainty'))
+    s = learn.loss_func.s
+    assert s.detach().abs().min() > 0
+    assert learn.opt.state[s]['do_wd'] is False
+    assert any(p is s for p in learn.opt.param_lists[1])
+    assert learner(portraits, weighting='average').loss_func.s is None
+
+
+@pytest.mark.parametrize('cbs', [[], [BF16()], [SkipValidation()], [MixedPrecision(amp_mode='bf16')]], ids=['plain', 'bf16', 'unvalidated', 'mixed'])
+def test_callbacks_of_ours_and_fastais(portraits, cbs, tmp_path):
+    learn = learner(portraits, path=tmp_path)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3, cbs=cbs)
+    assert np.isfinite(learn.loss_recorder.log.query('phase=="train"').cls).all()
+    assert np.isfinite(learn.portrait_scores()['PIQ'])
+
+
+def test_fastai_keeps_the_uncertainties(portraits, tmp_path):
+    learn = learner(portraits, path=tmp_path)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2, cbs=[SaveModelCallback(fname='best'), CSVLogger()])
+    s = learn.loss_func.s.detach().clone()
+    other = learner(portraits, path=tmp_path).load('best')
+    torch.testing.assert_close(other.loss_func.s.detach(), s)
+    assert (tmp_path/'history.csv').is_file()
+
+
+def test_same_seed_same_weights(portraits):
+    def once():
+        torch.manual_seed(0)
+        return fit(learner(portraits)).model.state_dict()
+    a, b = once(), once()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_scoring_needs_query_and_gallery(portraits):
+    root, df = portraits
+    learn = learner((root, df[df.split != 'query']))
+    with pytest.raises(ValueError, match="split is 'query'"): learn.portrait_scores()
+
+
+def test_chance_lies_near_its_expectation(portraits):
+    learn = learner(portraits)
+    guess = chance_scores(learn.dls, n=20)
+    assert .3 < guess['gender'] < .7 and guess['age'] < .4 and guess['mAP'] < .6
+
+
+class Evil:
+    def __init__(self, file): self.file = file
+    def __reduce__(self): return Path.touch, (self.file,)
+
+
+def describe(folder, **new):
+    file = folder/'portrait.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **new}))
+
+
+@pytest.mark.parametrize('harm, words', [
+    (lambda f: describe(f, backbone='hf-hub:somebody/theirs'), "not one of timm's"),
+    (lambda f: describe(f, backbone='os.system'), "not one of timm's"),
+    (lambda f: describe(f, backbone='resnet18'), 'does not fit'),
+    (lambda f: describe(f, size=[10**7, 4]), 'size'),
+    (lambda f: describe(f, size='256x128'), "'size'"),
+    (lambda f: describe(f, tasks={'tasks': [{'name': 'x'}]}), 'not tasks'),
+    (lambda f: describe(f, tasks=MARKET.with_identities(['a', 'b']).to_dict()), 'labels'),
+    (lambda f: describe(f, loss={'metric_loss': 'br'}), 'loss'),
+    (lambda f: describe(f, loss=dict(metric_loss='eval', weighting='average', lam=.5, positives='sum')), 'metric_loss'),
+    (lambda f: describe(f, split='both'), 'split'),
+    (lambda f: describe(f, format=99), 'format 99'),
+    (lambda f: describe(f, sha256='0'*64), 'SHA-256'),
+    (lambda f: (f/'portrait.json').write_text('[1,2'), 'not json'),
+    (lambda f: (f/'portrait.json').write_bytes(b'\xff\xfe\x00'), 'not json'),
+    (lambda f: (f/'portrait.json').unlink(), 'not a portrait model'),
+    (lambda f: (f/'weights.safetensors').unlink(), 'holds no weights'),
+    (lambda f: (f/'weights.safetensors').write_bytes(b''), 'SHA-256'),
+])
+def test_a_strangers_model_ends_in_a_sentence(portraits, tmp_path, harm, words):
+    folder = save_portrait_model(learner(portraits, MARKET), tmp_path/'model')
+    harm(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=words): load_portrait_model(folder)
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_run(portraits, tmp_path):
+    import hashlib
+    folder = save_portrait_model(learner(portraits, MARKET), tmp_path/'model')
+    bomb = pickle.dumps(Evil(tmp_path/'owned'))
+    (folder/'weights.safetensors').write_bytes(bomb)
+    describe(folder, sha256=hashlib.sha256(bomb).hexdigest())
+    with pytest.raises(ValueError, match='not a safetensors file'): load_portrait_model(folder)
+    assert not (tmp_path/'owned').exists()
+
+
+def test_nothing_that_is_there_is_overwritten(portraits, tmp_path):
+    learn = learner(portraits, MARKET)
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine'/'thesis.txt').write_text('years of work')
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match='not a portrait model'): save_portrait_model(learn, tmp_path/'mine', overwrite=overwrite)
+    assert (tmp_path/'mine'/'thesis.txt').read_text() == 'years of work'
+    save_portrait_model(learn, tmp_path/'model')
+    with pytest.raises(FileExistsError, match='overwrite=True'): save_portrait_model(learn, tmp_path/'model')
+    save_portrait_model(learn, tmp_path/'model', overwrite=True)
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['mine', 'model']
