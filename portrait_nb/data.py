@@ -181,7 +181,7 @@ class PortraitLoader(TfmdDL):
             if isinstance(b, PictureError): raise b
             yield b
 
-# %% ../nbs/06_data.ipynb #cc9a719c
+# %% ../nbs/06_data.ipynb #3a24b6ea
 def _check_table(df, root):
     "Refuse a table that cannot be loaded from"
     for c in ('image','split'):
@@ -197,28 +197,28 @@ def _check_numbers(size, bs, sampling='random'):
     if sampling in ('pk','shuffle'): raise ValueError(f"sampling='{sampling}' comes with a later release; this one samples at random, sampling='random'.")
     if sampling!='random': raise ValueError(f"sampling must be 'random', got {sampling!r}.")
 
-def _n_workers(n, num_workers):
-    "None: no workers for a set that is decoded in a moment, else one for every core but one, at most 8"
-    return num_workers if num_workers is not None else 0 if n<1000 else min(8, max(1, (os.cpu_count() or 2)-1))
+def _n_workers(n, num_workers, device):
+    "None: no workers where they would take the training's cores (no GPU) or the set is decoded in a moment, else one for every core but one, at most 8"
+    return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, (os.cpu_count() or 2)-1))
 
-# %% ../nbs/06_data.ipynb #de076bdc
+# %% ../nbs/06_data.ipynb #61d3e98c
 def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 root,                 # the folder its paths start from
                 tasks:Tasks,          # the sub-tasks, identities filled in
                 size=(256,128),       # (height, width) in pixels
                 bs:int=128,           # portraits a batch
-                num_workers:int=None, # processes that decode; None: none below 1,000 portraits, else by the cores
+                num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
                 device=None,          # where batches go; None: the GPU if there is one
                 train:bool=False,     # shuffled, with identities?
                 augment:bool=False    # cropped, flipped, erased?
                )->PortraitLoader:
     "One loader, in the order of the table and without augmentation unless asked: for the scores of a model that is there"
     _check_numbers(size, bs)
-    steps = [Normalise(), *([Augment(size)] if augment else [])]
+    steps,device = [Normalise(), *([Augment(size)] if augment else [])], torch.device(default_device() if device is None else device)
     return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=min(bs, max(1,len(df))), shuffle=train, drop_last=train and len(df)>bs,
-                          num_workers=_n_workers(len(df), num_workers), after_batch=steps, device=default_device() if device is None else device)
+                          num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device)
 
-# %% ../nbs/06_data.ipynb #0644fc70
+# %% ../nbs/06_data.ipynb #138fe787
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
@@ -230,7 +230,7 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
                  size=(256,128),       # (height, width) in pixels
                  bs:int=128,           # portraits a batch
                  sampling:str='random',# 'random'; 'pk' and 'shuffle' come with a later release
-                 num_workers:int=None, # processes that decode; None: none below 1,000 portraits, else by the cores
+                 num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
                  seed:int=None,        # of the order and the augmentation; None: from Python's `random`
                  device=None,          # where batches go; None: the GPU if there is one
                  augment:bool=True     # crop, flip and erase the train portraits?

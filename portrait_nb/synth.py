@@ -129,9 +129,9 @@ def population(preset:str='small', # a name of `PRESETS`
     labels = pd.concat([deal_people(rng, len(known)), deal_people(rng, len(df)-len(known))], ignore_index=True)
     return pd.concat([df, labels], axis=1).rename_axis('person').reset_index()
 
-# %% ../nbs/02_synth.ipynb #261217e4
+# %% ../nbs/02_synth.ipynb #10edcf32
 TAKES = (.55,.3,.15) # of one, two, three frames a shot
-SHOTS = dict(framing=dict(whole=.27, half=.40, bust=.33), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
+SHOTS = dict(framing=dict(whole=.36, half=.44, bust=.20), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
              body=dict(standing=.28, walking=.18, sitting=.21, crouching=.11, lying=.10, other=.12),
              arm=dict(hanging=.25, crossed=.15, raised=.15, holding=.18, reaching=.15, other=.12),
              expression=dict(neutral=.24, happiness=.20, surprise=.13, sadness=.13, anger=.12, disgust=.09, fear=.09),
@@ -186,9 +186,9 @@ def image_table(preset:str='small', # a name of `PRESETS`
     df['image'] = df.split + '/' + df.source + '/' + df.group + '_' + df['take'].astype(str) + '.jpg'
     return df
 
-# %% ../nbs/02_synth.ipynb #ead4f85b
+# %% ../nbs/02_synth.ipynb #b87205ca
 WIDTH,HEIGHT = 128,256 # of the frame in which everything is described
-SCALE = dict(whole=124., half=210., bust=310.) # points a metre
+SCALE = dict(whole=124., half=200., bust=280.) # points a metre
 LYING = dict(whole=88., half=150., bust=260.)  # the same for somebody who lies, and is longer than the picture is wide
 TOP = dict(half=30., bust=40.)                 # y of the crown of a person 1.72 m tall
 FOLLOW = dict(half=.60, bust=.80)              # how much of a difference in height the camera makes up for
