@@ -38,8 +38,8 @@ def _cpu():
     try: return next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
     except (OSError, StopIteration): return platform.processor() or platform.machine()
 
-# %% ../nbs/25_demo.ipynb #e6d1c01e
-DEMO = dict(backbone='test_resnet', metric_loss='br', positives='mean', weighting='uncertainty', n_epoch=10, lr=1e-2) # what `make demo` trains
+# %% ../nbs/25_demo.ipynb #d5759783
+DEMO = dict(backbone='test_resnet', metric_loss='br', positives='mean', weighting='uncertainty', n_epoch=18, lr=1e-2) # what `make demo` trains
 
 def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
     "A Learner of `fss_learner(dls, **kwargs)` trained from scratch with one cycle, in bfloat16 where that pays"
