@@ -195,7 +195,7 @@ def _path_or_none(image):
     try: return clean_path(image)
     except ValueError: return None
 
-# %% ../nbs/01_annotations.ipynb #2db97b5a
+# %% ../nbs/01_annotations.ipynb #d716e26d
 def _complete(df, tasks):
     "The table with all its columns in order, every cell in its one spelling"
     ident = _identity_name(tasks)
@@ -204,6 +204,7 @@ def _complete(df, tasks):
     df = df.assign(**{o:'' for o in ('source', 'group') if o not in df})
     df = df[list(dict.fromkeys([*COLUMNS, *tasks.names, *df]))]
     for o in (*COLUMNS[1:], ident): df[o] = _each(df[o], _clean)
+    for o in {'identity', ident}: df[o] = df[o].replace('-1', '')
     for t in tasks.attributes: df[t.name] = _each(df[t.name], partial(_clean_labels, task=t))
     paths = _each(df['image'], _path_or_none)
     df['image'] = paths.where(paths.notna(), df['image'])

@@ -78,7 +78,23 @@ def _file_tasks(file):
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
-# %% ../nbs/30_cli.ipynb #1c220ca3
+# %% ../nbs/30_cli.ipynb #afca6539
+def _one_of(**options): # name=(value, choices)
+    for k,(v,choices) in options.items():
+        if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
+
+def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained):
+    "Refuse arguments that could only fail later, and make the folder `out`"
+    _one_of(split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average')), positives=(positives, ('sum','mean')))
+    if epochs<1: raise ValueError(f"--epochs must be 1 or more, got {epochs}.")
+    if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
+    if bs<2: raise ValueError(f"--bs must be 2 or more (batch normalisation needs company), got {bs}.")
+    if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
+    if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
+    if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
+    Path(out).mkdir(parents=True, exist_ok=True)
+
+# %% ../nbs/30_cli.ipynb #7c763227
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -101,7 +117,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                   ):
     "Train on your own table of portraits with the paper's recipe"
     if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
-    if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
+    _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained)
     from portrait_nb.annotations import read_annotations, read_header
     columns = read_header(annotations)
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
@@ -129,7 +145,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #f0845b4f
+# %% ../nbs/30_cli.ipynb #1d83e110
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
@@ -142,6 +158,7 @@ def portrait_eval(model:str,        # folder of a saved model
     from portrait_nb.annotations import read_annotations
     from portrait_nb.data import portrait_dl
     from portrait_nb.learner import load_portrait_model, score_model
+    if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
     net = load_portrait_model(model)
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))

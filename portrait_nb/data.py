@@ -78,13 +78,14 @@ def _unknown(cells, task, label):
     known = ', '.join(task.labels[:8]) + (' ...' if task.n_labels>8 else '')
     raise ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; the task knows {known}.")
 
-# %% ../nbs/06_data.ipynb #49c79fd6
+# %% ../nbs/06_data.ipynb #8f6f7689
 def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
     if name not in df: raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {', '.join(map(str, df))}.")
     cells = df[name].astype(object)
-    return cells.where(cells.notna(), '').astype(str).str.strip()
+    cells = cells.where(cells.notna(), '').astype(str).str.strip()
+    return cells.replace('-1', '') if task.is_identity else cells
 
 def _with_train_identities(df, tasks):
     "`tasks` with the identities of the train split filled in; identities given beforehand are kept"

@@ -48,7 +48,7 @@ def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
     learn.fit_one_cycle(n_epoch, lr)
     return learn
 
-# %% ../nbs/25_demo.ipynb #e09e868b
+# %% ../nbs/25_demo.ipynb #cfbf06f4
 def _picture(learn, df, root, fname, seed):
     "The paper's Figure 1 for one query of `df`, drawn by `seed`"
     look,gallery = Interpreter(learn, learn.dls.device),df[df.split=='gallery']
@@ -56,7 +56,7 @@ def _picture(learn, df, root, fname, seed):
     people = look.gallery(gallery[gallery.group!=row.group], root)
     found = look.search(root/row.image, people, k=10)
     plot_interpretation(root/row.image, look.interpret(root/row.image), found, root, actual=row, fname=fname,
-        caption=f'Drawn portraits. A query taken at random among {len(people):,} others; its own shot is left out. ✓ is the label it was drawn with. Green: the same person, red: another, grey: nobody identified.')
+        caption=f'A drawn query taken at random, searched among {len(people):,} drawings. Right: the label it was drawn with; green: the same person, red: another, grey: unidentified.')
 
 # %% ../nbs/25_demo.ipynb #111ed2b8
 def run_demo(out='out/demo',       # what is written goes here

@@ -137,7 +137,7 @@ def search(self:Interpreter,
     first = np.argsort(-similarity, kind='stable')[:k]
     return gallery.df.iloc[first].assign(similarity=similarity[first]).reset_index(drop=True)
 
-# %% ../nbs/21_interpret.ipynb #5ce9d432
+# %% ../nbs/21_interpret.ipynb #45a385e7
 def _draw_bars(ax, portrait, actual):
     "A bar a sub-task: how sure the model is of its answer; the answer, and what is known to be true, as text"
     for y,t in enumerate(portrait.tasks.attributes):
@@ -147,10 +147,10 @@ def _draw_bars(ax, portrait, actual):
         truth = truth if isinstance(truth, str) else ''
         given = portrait.labels[t.name]
         right = set(truth.split('|'))==set(given if isinstance(given, list) else [given])
-        ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK, in_layout=False)
-        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+truth.replace('|', ' + '), va='center', fontsize=8.5, color=RIGHT if right else WRONG, in_layout=False)
+        ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK)
+        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+truth.replace('|', ' + '), va='center', fontsize=8.5, color=RIGHT if right else WRONG)
     n = len(portrait.tasks.attributes)
-    ax.set(yticks=range(n), yticklabels=[t.name for t in portrait.tasks.attributes], ylim=(n-.4,-.6), xlim=(0,1), xlabel='probability')
+    ax.set(yticks=range(n), yticklabels=[t.name for t in portrait.tasks.attributes], ylim=(n-.4,-.6), xlim=(0,1.55), xticks=[0,.25,.5,.75,1], xlabel='probability')
     ax.grid(False)
 
 def _draw_found(ax, img, row, identity):
@@ -161,7 +161,7 @@ def _draw_found(ax, img, row, identity):
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(f'{row.similarity:.2f}', fontsize=8)
 
-# %% ../nbs/21_interpret.ipynb #9dca98e0
+# %% ../nbs/21_interpret.ipynb #3fb89e0d
 def plot_interpretation(image,          # the portrait: path, PIL image or array
                         portrait,       # what `interpret` said of it
                         found,          # what `search` found, or None; with a column `identity`, right and wrong are framed
@@ -180,7 +180,7 @@ def plot_interpretation(image,          # the portrait: path, PIL image or array
         left,mid,right = fig.subfigures(1, 3, width_ratios=(1.3,4.4,4.6))
         ax = left.subplots()
         ax.imshow(show(image)); ax.set(xticks=[], yticks=[], title='portrait'); ax.grid(False)
-        _draw_bars(mid.subplots(gridspec_kw=dict(right=.7)), portrait, actual)
+        _draw_bars(mid.subplots(), portrait, actual)
         for ax,(_,row) in zip(right.subplots(2, 5, squeeze=False).flat, found.iloc[:n].iterrows()): _draw_found(ax, show(Path(root)/row.image), row, actual.get('identity'))
         for ax in right.axes[n:]: ax.set_axis_off()
         if n: right.suptitle('nearest in the gallery, with their cosine', fontsize=10, x=.02, ha='left')

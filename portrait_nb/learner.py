@@ -38,7 +38,7 @@ class PortraitLearner(Learner):
         s = getattr(self.loss_func, 's', None)
         if s is not None: self.opt.state[s]['do_wd'] = False
 
-# %% ../nbs/14_learner.ipynb #c729c221
+# %% ../nbs/14_learner.ipynb #6ce8a9f9
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
                 split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
@@ -158,7 +158,7 @@ def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(train
     shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
-# %% ../nbs/14_learner.ipynb #7b675c35
+# %% ../nbs/14_learner.ipynb #a96d30ce
 FORMAT = 1
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
@@ -200,7 +200,7 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
         _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/14_learner.ipynb #f44e4e4f
+# %% ../nbs/14_learner.ipynb #93386975
 def _read_description(path):
     file = Path(path)/DESCRIPTION
     if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")

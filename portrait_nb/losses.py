@@ -86,7 +86,7 @@ def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are 
         loss = torch.where(has_both, farthest-nearest+margin, 0).clamp_min(0)
         return loss.sum()/has_both.sum().clamp_min(1)
 
-# %% ../nbs/11_losses.ipynb #35cef60c
+# %% ../nbs/11_losses.ipynb #872adee4
 def class_loss(logits:Tensor,         # (N, n_labels)
                labels:Tensor,         # (N,) label numbers, or (N, n_labels) of 0/1
                ignore:int=-1          # rows so labelled take no part
@@ -100,7 +100,7 @@ def class_loss(logits:Tensor,         # (N, n_labels)
         else: loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction='none').mean(1)
         return torch.where(known, loss, 0).sum()/known.sum().clamp_min(1)
 
-# %% ../nbs/11_losses.ipynb #3b0e888b
+# %% ../nbs/11_losses.ipynb #14c369eb
 class PortraitLoss(nn.Module):
     "The loss of all sub-tasks: Eq. 5 for each, then their average or Eq. 6"
     def __init__(self, tasks:Tasks,           # the sub-tasks; `dls.tasks`
