@@ -26,7 +26,8 @@ check-sync: install
 	$(BIN)/python .ci/check_notebooks.py
 
 nbs: install
-	$(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/portrait_synth out/tiny --preset tiny
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 
 pytest: install
 	$(BIN)/python -m pytest tests -q
