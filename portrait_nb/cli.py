@@ -94,7 +94,7 @@ def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positive
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
     Path(out).mkdir(parents=True, exist_ok=True)
 
-# %% ../nbs/30_cli.ipynb #7c763227
+# %% ../nbs/30_cli.ipynb #7922bc29
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -123,17 +123,21 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
     df = read_annotations(annotations, root, tasks, on_error='drop' if drop else 'raise')
     from fastai.basics import set_seed
-    from portrait_nb.callbacks import SkipValidation
     from portrait_nb.data import portrait_dls
-    from portrait_nb.learner import fss_learner, save_portrait_model
+    from portrait_nb.learner import fss_learner
     dls = portrait_dls(df, root, tasks, size=(height,width), bs=bs, seed=seed)
     set_seed(seed)
     learn = fss_learner(dls, backbone, split, None if metric_loss=='none' else metric_loss, weighting, dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
-    learn.fit_paper(epochs, cbs=None if len(df)>(df.split=='train').sum() else SkipValidation())
+    _fit_and_save(learn, epochs, out, set(df.split))
+
+def _fit_and_save(learn, epochs, out, splits):
+    from portrait_nb.callbacks import SkipValidation
+    from portrait_nb.learner import save_portrait_model
+    learn.fit_paper(epochs, cbs=SkipValidation() if splits=={'train'} else None)
     save_portrait_model(learn, Path(out)/'model')
     learn.loss_recorder.log.to_csv(Path(out)/'losses.csv', index=False)
     print(f'The model is in {out}/model, the losses in {out}/losses.csv')
-    if {'query','gallery'} <= set(df.split): _report(learn.portrait_scores(), Path(out)/'scores.csv')
+    if {'query','gallery'} <= splits: _report(learn.portrait_scores(), Path(out)/'scores.csv')
     else: print('Nothing is scored: that takes rows whose split is query, and others whose split is gallery.')
 
 def _report(scores, fname=None):

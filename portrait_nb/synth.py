@@ -407,12 +407,14 @@ def annotated(images:pd.DataFrame, # from `image_table`
         df[name] = df[name].where(keep, '')
     return df[COLUMNS]
 
-# %% ../nbs/02_synth.ipynb #86fcd670
+# %% ../nbs/02_synth.ipynb #67ff5292
 def _save(path, data):
-    "Write `data` beside `path`, then rename: there is never half a file"
+    "Write `data` beside `path`, then rename: there is never half a file; two runs side by side write the same bytes"
     part = path.with_name(f'.{path.name}.part')
     part.write_bytes(data)
-    os.replace(part, path)
+    try: os.replace(part, path)
+    except FileNotFoundError:
+        if not path.exists(): raise
 
 def _jpeg(pixels):
     out = io.BytesIO()
