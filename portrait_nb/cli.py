@@ -78,13 +78,13 @@ def _file_tasks(file):
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
-# %% ../nbs/30_cli.ipynb #afca6539
+# %% ../nbs/30_cli.ipynb #a4e72e5e
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
 
 def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained):
-    "Refuse arguments that could only fail later, and make the folder `out`"
+    "Refuse arguments that could only fail later"
     _one_of(split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average')), positives=(positives, ('sum','mean')))
     if epochs<1: raise ValueError(f"--epochs must be 1 or more, got {epochs}.")
     if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
@@ -92,9 +92,8 @@ def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positive
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
-    Path(out).mkdir(parents=True, exist_ok=True)
 
-# %% ../nbs/30_cli.ipynb #7922bc29
+# %% ../nbs/30_cli.ipynb #9787983b
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -133,6 +132,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
 def _fit_and_save(learn, epochs, out, splits):
     from portrait_nb.callbacks import SkipValidation
     from portrait_nb.learner import save_portrait_model
+    Path(out).mkdir(parents=True, exist_ok=True)
     learn.fit_paper(epochs, cbs=SkipValidation() if splits=={'train'} else None)
     save_portrait_model(learn, Path(out)/'model')
     learn.loss_recorder.log.to_csv(Path(out)/'losses.csv', index=False)

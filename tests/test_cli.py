@@ -155,3 +155,21 @@ def test_in_a_shell_a_mistake_is_one_sentence_and_exit_code_1(people, tmp_path):
     (tmp_path/'t.csv').write_text('image;split;gender\n')
     r = sh('portrait_train', '--annotations', tmp_path/'t.csv', '--root', people/'photos', '--out', tmp_path/'out')
     assert r.returncode == 1 and "separated by ';'" in r.stderr and 'Traceback' not in r.stderr
+
+
+@pytest.mark.parametrize('words, kwargs', [
+    ('--epochs', dict(epochs=0)), ('--epochs', dict(epochs=-1)), ('--lr', dict(lr=float('nan'))), ('--bs', dict(bs=1)),
+    ('--metric_loss', dict(metric_loss='zz')), ('--split', dict(split='both')), ('--weighting', dict(weighting='best')), ('no file', dict(pretrained='none.safetensors'))])
+def test_what_could_only_fail_later_is_refused_first(people, tmp_path, words, kwargs):
+    train_fails(people/'my.csv', tmp_path/'out', words, root=people/'photos', **kwargs)
+
+
+def test_out_must_not_be_a_file(people, tmp_path):
+    (tmp_path/'out').write_text('mine')
+    with pytest.raises(SystemExit, match='is a file'): cli.portrait_train(annotations=str(people/'my.csv'), root=str(people/'photos'), out=str(tmp_path/'out'), **TINY)
+    assert (tmp_path/'out').read_text() == 'mine'
+
+
+def test_interpret_draws_without_a_gallery(trained, people, tmp_path):
+    cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), out=str(tmp_path/'told.png'))
+    assert Image.open(tmp_path/'told.png').width > 500

@@ -67,7 +67,9 @@ def test_aspects_and_attributes_stay_apart_from_the_shortest_vector_on(n):
 
 
 @pytest.mark.parametrize('make, words', [
-    (lambda: Tasks([ID, Task('identity', 'posture', ['a', 'b'])]), "named 'identity'"),
+    (lambda: Tasks([*attrs('posture', 2), *attrs('posture', 3)]), "named 'posture 0'"),
+    (lambda: Task('identity', 'posture', ['a', 'b']), 'kept for the identity'),
+    (lambda: Task('rank1', 'posture', ['a', 'b']), 'name of a score'),
     (lambda: Tasks([ID, Task('who', 'appearance', None)]), 'both identity tasks'),
     (lambda: Task('age', 'appearance', ['old']), "'age' has 1 label"),
     (lambda: Task('age', 'appearance', []), "'age' has 0 labels"),
