@@ -1,5 +1,5 @@
 # make demo: the main job on drawn portraits, written to out/demo.   make test: everything .ci/run checks.
-# Both set up .venv first: Python 3.10 or newer and a package index are all they need.
+# Both set up .venv first: Python 3.11 or newer and a package index are all they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
