@@ -78,13 +78,14 @@ def _file_tasks(file):
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
-# %% ../nbs/30_cli.ipynb #a4e72e5e
+# %% ../nbs/30_cli.ipynb #24f07f1c
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
 
-def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained):
+def _check_training(annotations, root, out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained):
     "Refuse arguments that could only fail later"
+    if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
     _one_of(split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average')), positives=(positives, ('sum','mean')))
     if epochs<1: raise ValueError(f"--epochs must be 1 or more, got {epochs}.")
     if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
@@ -93,7 +94,7 @@ def _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positive
     if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #9787983b
+# %% ../nbs/30_cli.ipynb #ff49316a
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -115,8 +116,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    seed:int=0                  # of order, augmentation and weights
                   ):
     "Train on your own table of portraits with the paper's recipe"
-    if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
-    _check_training(out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained)
+    _check_training(annotations, root, out, epochs, lr, bs, split, metric_loss, weighting, positives, pretrained)
     from portrait_nb.annotations import read_annotations, read_header
     columns = read_header(annotations)
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)

@@ -58,7 +58,7 @@ def _picture(learn, df, root, fname, seed):
     plot_interpretation(root/row.image, look.interpret(root/row.image), found, root, actual=row, fname=fname,
         caption=f'A drawn query taken at random, searched among {len(people):,} drawings. Right: the label it was drawn with; green: the same person, red: another, grey: unidentified.')
 
-# %% ../nbs/25_demo.ipynb #aaf8e15e
+# %% ../nbs/25_demo.ipynb #b37577a2
 def run_demo(out='out/demo',       # what is written goes here
              data=None,            # where the portraits are, or will be drawn; None: `out/PRESET`
              preset:str='small',   # 'tiny' (300 images), 'small' (12,000), 'bench' or 'full'
@@ -68,6 +68,7 @@ def run_demo(out='out/demo',       # what is written goes here
     "Draw, train, score, describe: the main job, in one call"
     out,start = Path(out),time.time()
     config,root = {**DEMO, **kwargs},Path(data or Path('out')/preset)
+    told = provenance(preset=preset, seed=seed, **config)
     if out.exists() and any(out.iterdir()) and not (out/'run.json').is_file(): raise ValueError(f"'{out}' holds files that are not a demo's; choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     make_portraits(root, preset, seed)
@@ -77,7 +78,7 @@ def run_demo(out='out/demo',       # what is written goes here
     untrained = fss_learner(dls, config['backbone'], pretrained=False).portrait_scores()
     learn = train_portraits(dls, seed=seed, **config)
     table = score_table(trained=learn.portrait_scores(), untrained=untrained, chance=chance_scores(dls))
-    _write(out, learn, table, provenance(preset=preset, seed=seed, seconds=round(time.time()-start), **config))
+    _write(out, learn, table, {**told, 'seconds': round(time.time()-start)})
     _picture(learn, df, root, out/'interpretation.png', seed)
     return table
 
