@@ -205,7 +205,7 @@ def _check(name, value, choices):
     "A sentence naming the choices if `value` is none of them"
     if value not in choices: raise ValueError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}.")
 
-# %% ../nbs/01c_faces.ipynb #c1e4fec1
+# %% ../nbs/01c_faces.ipynb #29e001be
 @dataclass(frozen=True)
 class Mood:
     "What an expression does to a face; the neutral face is all defaults"
@@ -233,12 +233,13 @@ class Mood:
     red:float=0       # tint of the skin
     pale:float=0
     green:float=0
+    blue:float=0
 
 MOODS = dict(
     neutral=Mood(),
     happiness=Mood(brow=.025, arch=1., upper=.85, lower=-.25, wide=1.42, curve=1.15, open=.80, square=.25, teeth=.62, cheek=1),
     surprise=Mood(brow=.095, inner=.01, arch=1.6, upper=1.75, lower=1.45, pupil=.85, wide=.74, curve=0, open=1.65, square=.85, raised=1),
-    sadness=Mood(brow=.012, inner=.085, arch=-.3, upper=.60, lower=.85, gaze=.55, wide=1.05, curve=-1.4, tear=1, pale=.15),
+    sadness=Mood(brow=.012, inner=.085, arch=-.3, upper=.60, lower=.85, gaze=.55, wide=1.05, curve=-1.4, tear=1, blue=1),
     anger=Mood(brow=-.055, inner=-.085, arch=.1, heavy=1.5, upper=.62, lower=.75, pupil=.9, wide=1.12, curve=-.45, open=.62, square=1.1, teeth=1,
             clench=1, furrow=1, red=1),
     disgust=Mood(brow=-.035, inner=-.02, arch=.2, heavy=1.15, upper=.42, lower=.30, wide=1.05, curve=-.9, open=.40, square=.5, tongue=1.25, skew=.6,
@@ -314,7 +315,7 @@ class _Look:
         "The x beyond which there is no face, in the half side view"
         return 9 if self.view!='half side' else self.k*(.352-.17*max(0,v+.42)-.38*max(0,-.70-v))
 
-# %% ../nbs/01c_faces.ipynb #048ae5ba
+# %% ../nbs/01c_faces.ipynb #53194854
 def _outline_front(look):
     "Crown, temples, cheekbones, jaw, chin"
     f,w,d = look.face,look.hw,look.drop
@@ -360,9 +361,9 @@ def _outline_side(look):
 _OUTLINES = {'front':_outline_front, 'half side':_outline_half, 'side':_outline_side, 'back':_outline_back}
 
 def _tinted(face, mood):
-    "Skin under a mood: redder in anger, paler in fear, greener in disgust"
+    "Skin under a mood: redder in anger, paler in fear, greener in disgust, bluer in sadness"
     c = face.skin
-    for amount,colour,most in ((mood.red,(.86,.22,.16),.22), (mood.pale,(.90,.90,.93),.22), (mood.green,(.55,.66,.30),.18)):
+    for amount,colour,most in ((mood.red,(.86,.18,.12),.32), (mood.pale,(.92,.92,.96),.30), (mood.green,(.53,.68,.26),.26), (mood.blue,(.44,.56,.85),.18)):
         if amount>.02: c = mix(c, colour, min(1,amount)*most)
     return c
 
@@ -478,7 +479,7 @@ def _draw_nose_half(canvas, look, skin, x):
             (x-w*.3,ny+.042, x-w*.75,ny-.008), close=False), paint(shade(skin,-.45), stroke=.014))
     canvas.drawOval(skia.Rect.MakeLTRB(tip-.062,ny+.006,tip-.030,ny+.022), paint(shade(skin,-.6)))
 
-# %% ../nbs/01c_faces.ipynb #8dad3c09
+# %% ../nbs/01c_faces.ipynb #ac9f19b3
 def _mouth_edges(m):
     "The four heights of a mouth in half widths: corner, upper edge, lower edge of the opening, and how boxy it is"
     corner = -.34*m.curve
@@ -493,7 +494,7 @@ def _draw_mouth(canvas, look, skin, outline):
     "Lips, opening, teeth and tongue; in profile the half behind the lips"
     f,m = look.face,look.mood
     x,y,squash = look.at(0, look.mouth_y)
-    half = .138*f.mouth*m.wide
+    half = .155*f.mouth*m.wide
     canvas.save()
     if look.view=='side': canvas.clipPath(outline, doAntiAlias=True); x,squash = .365,.72
     if look.view=='half side': canvas.clipPath(outline, doAntiAlias=True); x,squash = x+.012,.80

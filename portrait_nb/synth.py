@@ -129,13 +129,13 @@ def population(preset:str='small', # a name of `PRESETS`
     labels = pd.concat([deal_people(rng, len(known)), deal_people(rng, len(df)-len(known))], ignore_index=True)
     return pd.concat([df, labels], axis=1).rename_axis('person').reset_index()
 
-# %% ../nbs/02_synth.ipynb #10edcf32
+# %% ../nbs/02_synth.ipynb #823c4410
 TAKES = (.55,.3,.15) # of one, two, three frames a shot
 SHOTS = dict(framing=dict(whole=.36, half=.44, bust=.20), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
              body=dict(standing=.28, walking=.18, sitting=.21, crouching=.11, lying=.10, other=.12),
              arm=dict(hanging=.25, crossed=.15, raised=.15, holding=.18, reaching=.15, other=.12),
              expression=dict(neutral=.24, happiness=.20, surprise=.13, sadness=.13, anger=.12, disgust=.09, fear=.09),
-             spoilt=dict(none=.74, occlusion=.10, truncation=.04, blur=.06, dark=.06))
+             spoilt=dict(none=.80, occlusion=.08, truncation=.04, blur=.04, dark=.04))
 BLENDS = dict(neutral='sadness', happiness='surprise', surprise='fear', sadness='fear', anger='disgust', disgust='anger', fear='surprise') # the second of two expressions
 
 def _takes(rng, n):
@@ -153,7 +153,7 @@ def shot_table(people:pd.DataFrame, # from `population`
     takes = [_takes(rng, n) for n in people[['train','query','gallery']].sum(axis=1)]
     n_shots = np.array([len(o) for o in takes])
     person,nth = np.repeat(people.index, n_shots), np.concatenate([np.arange(o) for o in n_shots])
-    per_scene = np.clip(-(-n_shots//2), 1, 2)[person]
+    per_scene = np.clip(-(-n_shots//2), 1, 4)[person]
     df = pd.DataFrame(dict(person=person, scene=pd.factorize(person*1000+nth//per_scene)[0], frames=np.concatenate(takes)))
     for name,odds in SHOTS.items(): df[name] = deal(rng, odds, len(df))
     two = deal(rng, {True:.045, False:.955}, len(df))
@@ -457,8 +457,8 @@ def _in_processes(root, rows, size, seed, n):
         finally:
             for p in started: p.terminate(); p.wait()
 
-# %% ../nbs/02_synth.ipynb #43c86961
-VERSION = 1 # of the drawings: another one draws other pixels
+# %% ../nbs/02_synth.ipynb #fee2fd00
+VERSION = 2 # of the drawings: another one draws other pixels
 CLAIM,TABLE,SCENES = 'portraits.json', 'annotations.csv', 'scenes.csv'
 
 def _claim(root, preset, seed):
