@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BNNeck', 'Slice', 'PortraitNet']
 
-# %% ../nbs/10_model.ipynb #e3971055
-import difflib, sys
+# %% ../nbs/10_model.ipynb #48b9ae9e
+import difflib, math, sys
 import torch, timm
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -17,17 +17,21 @@ from timm.models import load_checkpoint
 from torch import nn, Tensor
 from .tasks import Tasks, feature_split
 
-# %% ../nbs/10_model.ipynb #600e9e7e
+# %% ../nbs/10_model.ipynb #3f7f8313
 def _check_name(backbone):
     "A `ValueError` with the nearest names if timm has no model `backbone`"
     if timm.is_model(backbone) and ('.' not in backbone or backbone in timm.list_pretrained()): return
     near = difflib.get_close_matches(backbone, timm.list_models(), 3)
     raise ValueError(f"timm has no backbone '{backbone}'" + (f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() names all that it has."))
 
-def _create(backbone, size, pretrained=False):
+def _create(backbone, size, pretrained=False, output_stride=None):
     "The timm model `backbone` for portraits of `size`, without its classifier"
-    fixed = dict(img_size=tuple(size)) if timm.get_pretrained_cfg(backbone).fixed_input_size else {}
-    return timm.create_model(backbone, pretrained=pretrained, num_classes=0, **fixed)
+    asked = dict(img_size=tuple(size)) if timm.get_pretrained_cfg(backbone).fixed_input_size else {}
+    if output_stride is not None: asked['output_stride'] = output_stride
+    try: return timm.create_model(backbone, pretrained=pretrained, num_classes=0, **asked)
+    except (AssertionError, TypeError, ValueError) as e:
+        if output_stride is None: raise
+        raise ValueError(f"The backbone '{backbone}' cannot be built with output_stride={output_stride!r}: leave it out (None), or take 8, 16 or 32 with a network of the ResNet or ConvNeXt families.") from e
 
 def _vector(body, x): return body.forward_head(body.forward_features(x), pre_logits=True)
 
@@ -53,7 +57,7 @@ def _reach_weights(backbone, wait=5):
         raise ConnectionError(f"The pretrained weights of '{backbone}' are not on this machine and the hub could not be asked for them ({type(e).__name__}: {str(e).splitlines()[0]}): "
             "pass pretrained=False to start from random weights, run once with a network to fill the cache, or give a file, pretrained='path/to/model.safetensors'.") from None
 
-# %% ../nbs/10_model.ipynb #f3efc517
+# %% ../nbs/10_model.ipynb #018ced11
 def _load_file(body, backbone, path):
     "Load the file `path` into `body`; a file of another network is refused"
     if not Path(path).is_file(): raise FileNotFoundError(f"pretrained='{path}': there is no such file.")
@@ -62,25 +66,27 @@ def _load_file(body, backbone, path):
     except Exception as e: raise ValueError(f"'{path}' cannot be read as weights of '{backbone}': {str(e).splitlines()[0]}") from None
     if missing: raise ValueError(f"'{path}' does not hold the weights of '{backbone}': {len(missing)} of its tensors are missing, the first is '{missing[0]}'.")
 
-def _body(backbone, size, pretrained):
+def _body(backbone, size, pretrained, output_stride=None):
     "`backbone` with random weights, those of the hub (True), or those of a file (its path)"
     _check_name(backbone)
     if pretrained is True: _reach_weights(backbone)
-    body = _create(backbone, size, pretrained=pretrained is True)
+    body = _create(backbone, size, pretrained is True, output_stride)
     if pretrained and pretrained is not True: _load_file(body, backbone, pretrained)
     return body
 
-# %% ../nbs/10_model.ipynb #341d7c1f
+# %% ../nbs/10_model.ipynb #42090e5d
 class BNNeck(nn.Module):
-    "Batch normalisation without a bias, then a linear classifier without a bias (Luo et al. 2019)"
+    "Batch normalisation without a bias, then a linear classifier (Luo et al. 2019), which has a bias only where labels are told one by one"
     def __init__(self,
-                 n_in:int,    # length of the feature
-                 n_labels:int # labels to tell apart
+                 n_in:int,             # length of the feature
+                 n_labels:int,         # labels to tell apart
+                 multilabel:bool=False # a sigmoid a label instead of one softmax?
                 ):
         super().__init__()
-        self.bn,self.classifier = nn.BatchNorm1d(n_in), nn.Linear(n_in, n_labels, bias=False)
+        self.bn,self.classifier = nn.BatchNorm1d(n_in), nn.Linear(n_in, n_labels, bias=multilabel)
         self.bn.bias.requires_grad_(False)
         nn.init.normal_(self.classifier.weight, std=.001)
+        if multilabel: nn.init.constant_(self.classifier.bias, -math.log(n_labels-1))
 
     def forward(self,
                 x:Tensor  # (B, n_in) feature, as the metric loss reads it
@@ -102,7 +108,7 @@ def _reads(tasks, n_features, split):
     if split=='shared': return [torch.arange(n_features) for _ in tasks]
     raise ValueError(f"split must be 'fss' (each sub-task its part of the vector) or 'shared' (all of it), got {split!r}.")
 
-# %% ../nbs/10_model.ipynb #0e25696e
+# %% ../nbs/10_model.ipynb #8288fb8f
 class PortraitNet(nn.Module):
     "A backbone, and for every sub-task a part of its feature vector, a BNNeck and a classifier (Figure 6)"
     def __init__(self,
@@ -110,15 +116,16 @@ class PortraitNet(nn.Module):
                  backbone:str='hrnet_w32',  # any model of timm
                  split:str='fss',           # 'fss': feature space split; 'shared': all sub-tasks read all features
                  pretrained=True,           # True: ImageNet weights, from the cache or the hub; False: random; or a path to a file of weights
-                 size=(256,128)             # (height, width) of the portraits in pixels; matters to backbones built for one size
+                 size=(256,128),            # (height, width) of the portraits in pixels; matters to backbones built for one size
+                 output_stride:int=None     # pixels from one cell of the last map to the next; None: the backbone's own, mostly 32
                 ):
         super().__init__()
         if tasks.identity and tasks.identity.labels is None: raise ValueError(f"PortraitNet: '{tasks.identity.name}' has no labels yet, they come from the data: pass dls.tasks.")
-        self.tasks,self.backbone,self.split,self.size = tasks, backbone, split, tuple(size)
-        self.body = _body(backbone, size, pretrained)
+        self.tasks,self.backbone,self.split,self.size,self.output_stride = tasks, backbone, split, tuple(size), output_stride
+        self.body = _body(backbone, size, pretrained, output_stride)
         self.n_features = _count_features(self.body, backbone, size)
         self.slices = nn.ModuleList(Slice(o) for o in _reads(tasks, self.n_features, split))
-        self.necks = nn.ModuleList(BNNeck(len(s.dims), t.n_labels) for s,t in zip(self.slices, tasks))
+        self.necks = nn.ModuleList(BNNeck(len(s.dims), t.n_labels, t.multilabel) for s,t in zip(self.slices, tasks))
 
     def forward(self,
                 x:Tensor # (B, 3, H, W) normalised portraits

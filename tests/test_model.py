@@ -1,3 +1,4 @@
+import math
 import copy
 import pytest, timm, torch
 import torch.nn.functional as F
@@ -33,7 +34,16 @@ def test_heads_by_hand(net):
         neck,f = net.neck(t.name), pooled[:, feature_split(TASKS,96)[t.name]]
         after = f/(1+neck.bn.eps)**.5 # in eval, before any training: mean 0, variance 1
         torch.testing.assert_close(out['features'][t.name], f)
-        torch.testing.assert_close(out['logits'][t.name], after@neck.classifier.weight.T)
+        torch.testing.assert_close(out['logits'][t.name], after@neck.classifier.weight.T - (math.log(t.n_labels-1) if t.multilabel else 0))
+        assert (neck.classifier.bias is None) == (not t.multilabel)
+
+def test_last_stride():
+    x = torch.randn(2,3,64,32)
+    nets = [PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), output_stride=o).eval() for o in (None,32,16)]
+    assert [tuple(o.body.forward_features(x).shape[2:]) for o in nets] == [(2,1),(2,1),(4,2)]
+    assert [o.n_features for o in nets] == [96]*3
+    nets[2].load_state_dict(nets[0].state_dict())
+    with pytest.raises(ValueError, match="'test_vit' cannot be built with output_stride=16"): PortraitNet(TASKS, 'test_vit', pretrained=False, size=(64,32), output_stride=16)
 
 def test_classifier_starts_small():
     torch.manual_seed(0)
