@@ -38,7 +38,7 @@ class PortraitLearner(Learner):
         s = getattr(self.loss_func, 's', None)
         if s is not None: self.opt.state[s]['do_wd'] = False
 
-# %% ../nbs/14_learner.ipynb #6ce8a9f9
+# %% ../nbs/14_learner.ipynb #68571843
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
                 split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
@@ -49,12 +49,13 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
                 positives:str='sum',       # Eq. 4 sums over positives; 'mean' divides by their number
                 lr:float=3.5e-4,           # base learning rate (Section 6.1)
                 wd:float=5e-4,             # weight decay, on weights only
+                output_stride:int=None,    # of the backbone, see `PortraitNet`; 16 is the "last stride 1" of re-identification
                 cbs=None,                  # further fastai callbacks
                 **kwargs                   # passed on to fastai's `Learner`, e.g. another `opt_func`
                )->Learner:
     "A fastai Learner for portrait interpretation (Section 5)"
     if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
-    model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size)
+    model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size, output_stride=output_stride)
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
     kwargs = dict(opt_func=partial(Adam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
     return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=[LossRecorder(), *L(cbs)], **kwargs)
@@ -77,7 +78,7 @@ def fit_paper(self:Learner,
     "Train with the paper's schedule, stretched to `n_epoch`"
     self.fit(n_epoch, wd=wd, cbs=[ParamScheduler({'lr': partial(paper_lr, lr=self.lr if lr is None else lr)}), *L(cbs)])
 
-# %% ../nbs/14_learner.ipynb #1783456d
+# %% ../nbs/14_learner.ipynb #bcdbcea0
 @torch.inference_mode()
 def run_model(model,    # a PortraitNet
               dl        # a loader of `portrait_dls`, not shuffled
@@ -91,21 +92,23 @@ def run_model(model,    # a PortraitNet
             logits.append({k: v.float().cpu() for k,v in out['logits'].items()})
             if model.tasks.identity: embs.append(model.embedding(out).cpu())
     finally: model.train(was)
-    return torch.cat(embs) if embs else None, {k: torch.cat([o[k] for o in logits]) for k in logits[0]}
+    return torch.cat(embs) if embs else None, {t.name: torch.cat([o[t.name] for o in logits]) if logits else torch.zeros(0, t.n_labels) for t in model.tasks}
 
 def decide(task, logits):
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/14_learner.ipynb #d2241c66
+# %% ../nbs/14_learner.ipynb #3edc4ee3
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
-                    query_dl,gallery_dl # their loaders, which hold their tables and labels
+                    query_dl,gallery_dl, # their loaders, which hold their tables and labels
+                    cameras:bool=False # is `source` a camera, and the same person from the same camera no match (Market-1501's rule)?
                    )->dict:       # {'mAP','rank1','rank5','rank10' (macro), 'plain_mAP', 'plain_rank1', <task>: macro F1, 'PIQ', 'n_queries', 'n_valid'}
     "Every score of Section 4.3 from embeddings and predictions"
     scores,data = {},(query_dl.dataset,gallery_dl.dataset)
     if tasks.identity:
-        r = retrieval_scores(query[0], gallery[0], *(o.identities for o in data), *(o.groups for o in data))
+        cams = _cameras(*data) if cameras else (None,None)
+        r = retrieval_scores(query[0], gallery[0], *(o.identities for o in data), *(o.groups for o in data), *cams)
         scores.update(mAP=r.macro_mAP, **{f'rank{k}':v for k,v in r.macro_cmc.items()}, plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
     for t in tasks.attributes:
         actual = torch.cat([o.labels[t.name] for o in data])
@@ -114,27 +117,37 @@ def score_portraits(tasks:Tasks,  # the sub-tasks
     if unknown: warn(f"Nothing in query and gallery to score {', '.join(unknown)} on (no label, or no query with a true match), so there is no PIQ.")
     return {**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}
 
-# %% ../nbs/14_learner.ipynb #229c448f
-def _needs_both(query_dl, gallery_dl):
-    for name,dl in (('query',query_dl), ('gallery',gallery_dl)):
-        if not len(dl.dataset): raise ValueError(f"There is nothing to score on: the table has no rows whose split is '{name}'.")
+def _cameras(*data):
+    "The cameras of datasets, from their column `source`"
+    for o in data:
+        if 'source' not in o.df or (o.df['source'].fillna('')=='').any(): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
+    return [o.df['source'].astype(str).to_numpy() for o in data]
 
-# %% ../nbs/14_learner.ipynb #84c78de8
+# %% ../nbs/14_learner.ipynb #a29b8145
+def _check_splits(tasks, query_dl, gallery_dl):
+    "Re-identification needs a query and a gallery; attributes are scored on what there is of either"
+    empty = [name for name,dl in (('query',query_dl), ('gallery',gallery_dl)) if not len(dl.dataset)]
+    if len(empty)==2 or empty and tasks.identity: raise ValueError(f"There is nothing to score on: the table has no rows whose split is {' or '.join(map(repr, empty))}.")
+
+# %% ../nbs/14_learner.ipynb #898865d3
 def score_model(model:PortraitNet,   # trained or not
-                query_dl,gallery_dl  # loaders of `portrait_dls` or `portrait_dl`
+                query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
+                cameras:bool=False   # as of `score_portraits`
                )->dict:              # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, of `model` on two splits"
-    _needs_both(query_dl, gallery_dl)
+    _check_splits(model.tasks, query_dl, gallery_dl)
     outs = [run_model(model, dl) for dl in (query_dl,gallery_dl)]
     said = [(emb, {t.name: decide(t, logits[t.name]) for t in model.tasks.attributes}) for emb,logits in outs]
-    return score_portraits(model.tasks, *said, query_dl, gallery_dl)
+    return score_portraits(model.tasks, *said, query_dl, gallery_dl, cameras)
 
 @patch
-def portrait_scores(self:Learner)->dict: # as `score_portraits` returns them
+def portrait_scores(self:Learner,
+                    cameras:bool=False # as of `score_portraits`
+                   )->dict:            # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
-    return score_model(self.model, self.dls.query, self.dls.gallery)
+    return score_model(self.model, self.dls.query, self.dls.gallery, cameras)
 
-# %% ../nbs/14_learner.ipynb #2325542c
+# %% ../nbs/14_learner.ipynb #44b0f4bb
 def _guess(task, labels, n, g):
     "`n` labels drawn as often as `labels` has them"
     known = labels[(labels!=-1).all(1)] if task.multilabel else labels[labels!=-1]
@@ -142,15 +155,16 @@ def _guess(task, labels, n, g):
 
 def chance_scores(dls,       # from `portrait_dls`
                   n:int=5,   # guesses to average
-                  seed:int=0
+                  seed:int=0,      # of the guesses
+                  cameras:bool=False # as of `score_portraits`
                  )->dict:    # as `score_portraits` returns them
     "The scores of a guesser: labels drawn with the train split's frequencies, portraits ranked at random"
     g,tasks,labels = torch.Generator().manual_seed(seed),dls.tasks,dls.train.dataset.labels
     def guesser(dl):
         m = len(dl.dataset)
         return torch.randn(m, 16, generator=g), {t.name: _guess(t, labels[t.name], m, g) for t in tasks.attributes}
-    _needs_both(dls.query, dls.gallery)
-    runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery) for _ in range(n)]
+    _check_splits(tasks, dls.query, dls.gallery)
+    runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras) for _ in range(n)]
     return {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
 
 def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`
@@ -158,13 +172,13 @@ def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(train
     shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
-# %% ../nbs/14_learner.ipynb #a96d30ce
+# %% ../nbs/14_learner.ipynb #ad123f1e
 FORMAT = 1
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
 def _description(model, digest):
     loss = model.criterion
-    return dict(format=FORMAT, tasks=model.tasks.to_dict(), backbone=model.backbone, split=model.split, size=list(model.size), sha256=digest,
+    return dict(format=FORMAT, tasks=model.tasks.to_dict(), backbone=model.backbone, split=model.split, size=list(model.size), output_stride=model.output_stride, sha256=digest,
                 loss=dict(metric_loss=loss.metric_loss, weighting=loss.weighting, lam=loss.lam, positives=loss.positives))
 
 def _sha256(path):
@@ -200,7 +214,7 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
         _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/14_learner.ipynb #93386975
+# %% ../nbs/14_learner.ipynb #65e2fadd
 def _read_description(path):
     file = Path(path)/DESCRIPTION
     if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")
@@ -218,6 +232,7 @@ def _check_description(file, d):
     "Refuse what would build something else than a portrait network of a sane size"
     if not timm.is_model(d['backbone']) or d['backbone'].count('.')>1 or '.' in d['backbone'] and d['backbone'] not in timm.list_pretrained(): raise ValueError(f"'{file}' asks for the backbone {d['backbone']!r}, which is not one of timm's.")
     if len(d['size'])!=2 or not all(type(o) is int and 8<=o<=1024 for o in d['size']): raise ValueError(f"'{file}': size must be [height, width] in pixels from 8 to 1024, got {d['size']}.")
+    if d.get('output_stride') not in (None,8,16,32): raise ValueError(f"'{file}': output_stride must be 8, 16, 32 or null, got {d['output_stride']!r}.")
     loss = d['loss']
     if set(loss)!={'metric_loss','weighting','lam','positives'} or type(loss['lam']) not in (int,float): raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
     for t in d['tasks'].get('tasks', []) if isinstance(d['tasks'].get('tasks'), list) else []:
@@ -239,7 +254,7 @@ def _fits(tasks, weights):
     shapes = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)).shape[:1] for i in range(len(tasks))]
     return shapes==[(t.n_labels,) for t in tasks]
 
-# %% ../nbs/14_learner.ipynb #b40e6f34
+# %% ../nbs/14_learner.ipynb #dceaab60
 def load_portrait_model(path,        # a folder that `save_portrait_model` wrote, perhaps on a stranger's machine
                         device='cpu' # where to put it
                        )->PortraitNet: # ready to use, in evaluation mode
@@ -247,7 +262,7 @@ def load_portrait_model(path,        # a folder that `save_portrait_model` wrote
     d = _read_description(path)
     weights,tasks = _checked_weights(path, d),Tasks.from_dict(d['tasks'])
     if not _fits(tasks, weights): raise ValueError(f"'{path}': the classifiers in {WEIGHTS} do not have the labels that {DESCRIPTION} lists.")
-    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'])
+    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'))
     model.criterion = PortraitLoss(tasks, **d['loss'])
     try: model.load_state_dict(weights)
     except RuntimeError as e: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes. {str(e).splitlines()[1].strip()[:150]} ...") from None

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.all import CSVLogger, MixedPrecision, SaveModelCallback
@@ -11,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from portrait_nb.callbacks import BF16, SkipValidation
 from portrait_nb.data import portrait_dls
-from portrait_nb.learner import chance_scores, fss_learner, load_portrait_model, paper_lr, save_portrait_model, score_model
+from portrait_nb.learner import chance_scores, fss_learner, load_portrait_model, paper_lr, run_model, save_portrait_model, score_model
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
@@ -98,6 +99,30 @@ def test_same_seed_same_weights(portraits):
         return fit(learner(portraits)).model.state_dict()
     a, b = once(), once()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_attributes_alone_need_no_query(portraits):
+    root, df = portraits
+    learn = learner((root, df[df.split != 'query']), ATTRIBUTES)
+    scores, chance = learn.portrait_scores(), chance_scores(learn.dls)
+    assert np.isfinite([scores['PIQ'], chance['PIQ']]).all() and 'mAP' not in scores
+    with pytest.raises(ValueError, match="split is 'query' or 'gallery'"): learner((root, df[df.split == 'train']), ATTRIBUTES).portrait_scores()
+
+
+def test_cameras_take_out_the_same_source(portraits):
+    root, df = portraits
+    df = df.assign(source=[f'c{i % 2}' for i in range(len(df))], group='')
+    learn = learner((root, df))
+    q, g = learn.dls.query_df, learn.dls.gallery_df
+    eq, eg = run_model(learn.model, learn.dls.query)[0], run_model(learn.model, learn.dls.gallery)[0]
+    ap = []
+    for i in range(len(q)):
+        keep = ~((g.identity == q.identity[i]) & (g.source == q.source[i])).to_numpy()
+        hit = (g.identity == q.identity[i]).to_numpy()[keep][(-(eg @ eq[i])).numpy()[keep].argsort(kind='stable')]
+        if hit.any(): ap.append((q.identity[i], np.mean((np.arange(hit.sum()) + 1) / (np.flatnonzero(hit) + 1))))
+    expected = pd.DataFrame(ap).groupby(0)[1].mean().mean()
+    assert learn.portrait_scores(cameras=True)['mAP'] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="camera in the column 'source'"): learner((root, df.assign(source=''))).portrait_scores(cameras=True)
 
 
 def test_scoring_needs_query_and_gallery(portraits):
