@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'PictureError', 'read_portrait', 'encode_labels', 'Portraits', 'normalise', 'denormalise', 'Normalise',
-           'Augment', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders', 'portrait_dls']
+           'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders', 'portrait_dls']
 
 # %% ../nbs/06_data.ipynb #b1cdcb39
 import os, random
@@ -135,7 +135,7 @@ class Normalise(Transform):
     def encodes(self, x:torch.Tensor): return normalise(x)
     def decodes(self, x:torch.Tensor): return denormalise(x)
 
-# %% ../nbs/06_data.ipynb #52b9a724
+# %% ../nbs/06_data.ipynb #25e879e5
 class Augment(Transform):
     "Crop, flip and erase, each drawn for each portrait; in training only"
     order,split_idx = 20,0
@@ -146,8 +146,8 @@ class Augment(Transform):
                  erase:float=.5 # probability of losing a box
                 ):
         super().__init__()
-        self.rng,self.pad = random.Random(0), max(1, round(10*size[0]/256)) if pad is None else pad
-        crop = [K.RandomCrop(tuple(size), padding=self.pad, p=1.)] if self.pad else []
+        self.rng,self.size,self.pad = random.Random(0), tuple(size), max(1, round(10*size[0]/256)) if pad is None else pad
+        crop = [K.RandomCrop(self.size, padding=self.pad, p=1.)] if self.pad else []
         self.steps = nn.Sequential(*crop, K.RandomHorizontalFlip(p=flip), K.RandomErasing(scale=(.02,.4), ratio=(.3,3.33), value=0., p=erase))
 
     @torch.no_grad()
@@ -156,9 +156,92 @@ class Augment(Transform):
             torch.default_generator.manual_seed(self.rng.getrandbits(63))
             return self.steps(x)
 
-# %% ../nbs/06_data.ipynb #0057627b
+# %% ../nbs/06_data.ipynb #6fd556e7
+def deal(own:list,       # a list of rows for each identity
+         p:int,          # identities a batch
+         k:int,          # portraits of each
+         n:int,          # batches
+         rng             # numpy's Generator
+        )->np.ndarray:   # (n, p*k) rows: in a batch p different identities, k rows of each in a run
+    "Deal groups of `k` portraits round `n` batches"
+    groups = np.array([min(-(-len(o)//k), n) for o in own])
+    free = np.repeat(np.arange(len(own)), n-groups)
+    more = rng.choice(free, n*p-groups.sum(), replace=False)
+    groups += np.bincount(more, minlength=len(own))
+    row = np.concatenate([np.resize(rng.permutation(own[i]), (groups[i],k)) for i in rng.permutation(len(own))])
+    return rng.permutation(row.reshape(p,n,k).swapaxes(0,1).reshape(n,p*k))
+
+# %% ../nbs/06_data.ipynb #9f4e77a9
+class PKSampler:
+    "Which rows the batches of an epoch hold: P identities x K portraits, alone or mixed with the unidentified rest"
+    def __init__(self,
+                 identities,      # (N,) strings, one a row; '' is unidentified
+                 k:int=4,         # portraits of an identity in a batch
+                 p:int=None,      # identities in a batch; None: as many as fill it, or if `mixed`, in the proportion of the table
+                 mixed:bool=False # add the unidentified rows?
+                ):
+        rows = pd.Series(identities, dtype=object).reset_index(drop=True)
+        own = rows.groupby(rows).indices
+        self.rest,self.k,self.p,self.mixed = own.pop('', np.array([], dtype=int)),k,p,mixed
+        self.own = list(own.values())
+        if not (isinstance(k, int) and k>=2): raise ValueError(f"k must be 2 or more, the portraits of one identity in a batch, got {k!r}.")
+        if p is not None and not (isinstance(p, int) and p>=2): raise ValueError(f"p must be 2 or more, the identities in a batch, got {p!r}.")
+        if mixed and not len(self.rest): raise ValueError("sampling='shuffle' mixes in the unidentified train portraits, and there are none; use sampling='pk'.")
+
+    def plan(self,
+             bs:int # portraits a batch
+            )->tuple: # (identities in a P-K batch, batches with P-K, batches of unidentified portraits alone)
+        "How an epoch is made up; a `ValueError` if it cannot be"
+        p,ceil = self._identities(bs),lambda a,b: -(-a//b)
+        beside,own = bs-p*self.k,ceil(sum(ceil(len(o), self.k) for o in self.own), p)
+        alone = ceil(len(self.rest), bs) if self.mixed and not beside else 0
+        if beside: own = max(own, ceil(len(self.rest), beside))
+        more = -(own+alone)%max(1, num_distrib())
+        return (p, own, alone+more) if alone else (p, own+more, 0)
+
+    def epoch(self,
+              bs:int, # portraits a batch
+              seed    # an int, or a tuple of ints, e.g. (seed, number of the epoch)
+             )->np.ndarray: # (batches, bs) rows; the same for the same seed
+        "The rows of one epoch"
+        (p,own,alone),rng = self.plan(bs),np.random.default_rng(seed)
+        rows,beside = deal(self.own, p, self.k, own, rng),bs-p*self.k
+        rest = np.resize(rng.permutation(self.rest), (alone or own, bs if alone else beside))
+        if beside: return rng.permuted(np.hstack([rows,rest]), axis=1)
+        return rng.permutation(np.vstack([rows,rest])) if alone else rows
+
+# %% ../nbs/06_data.ipynb #c19e0f97
+@patch
+def _identities(self:PKSampler, bs):
+    "P for batches of `bs`"
+    k,n,n_own = self.k,len(self.own),sum(map(len, self.own))
+    if bs%k and not self.mixed: raise ValueError(f"sampling='pk' needs a batch size that is divisible by k={k}, got bs={bs}; take bs={bs-bs%k or k} or another k.")
+    share = n_own/max(1, n_own+len(self.rest))
+    p = self.p or (max(2, min(round(share*bs/k), (bs-1)//k, n)) if self.mixed else bs//k)
+    if p>n: raise ValueError(f"A batch of p={p} identities x k={k} portraits needs {p} identities in the train split, which has {n}; take {f'p={n}' if self.p else f'bs={n*k}'} at most.")
+    if p<2 or p*k>bs or p*k<bs and not self.mixed or p*k==bs and self.mixed and not self.p:
+        raise ValueError(f"bs={bs} does not hold p={p} identities x k={k} portraits{' and unidentified ones' if self.mixed else ''}; take {'more than ' if self.mixed else ''}bs={max(2,p)*k}.")
+    return p
+
+# %% ../nbs/06_data.ipynb #bdc1f0f4
 class PortraitLoader(TfmdDL):
     "Batches of `(image, labels)` from `Portraits`"
+    def __init__(self, *args, sampler=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sampler = sampler if self.shuffle else None
+        if self.sampler: self.n = self.bs*sum(self.sampler.plan(self.bs)[1:])
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        return super().new(dataset, cls, **{**(dict(sampler=self.sampler) if dataset is None else {}), **kwargs})
+
+    def get_idxs(self):
+        if not self.sampler: return super().get_idxs()
+        return self.sampler.epoch(self.bs, self.rng.getrandbits(63)).flatten().tolist()
+
+    def skip_epochs(self, n:int):
+        "Go past `n` epochs as if they had been seen"
+        for _ in range(n): self.randomize(); self.before_iter(); self.get_idxs()
+
     def create_item(self, s):
         try: return super().create_item(s)
         except PictureError as e: return e,s
@@ -182,7 +265,7 @@ class PortraitLoader(TfmdDL):
             if isinstance(b, PictureError): raise b
             yield b
 
-# %% ../nbs/06_data.ipynb #3a24b6ea
+# %% ../nbs/06_data.ipynb #7b60265a
 def _check_table(df, root):
     "Refuse a table that cannot be loaded from"
     for c in ('image','split'):
@@ -192,17 +275,31 @@ def _check_table(df, root):
     if len(odd): raise ValueError(f"Row {odd.index[0]} of the table, column 'split': {odd.iloc[0]!r} is none of train, query, gallery.")
     if (df.split=='train').sum()<2: raise ValueError(f"Training needs at least two rows whose split is 'train'; the table has {dict(df.split.value_counts())}.")
 
-def _check_numbers(size, bs, sampling='random'):
+def _check_numbers(size, bs):
     if not (isinstance(size, (tuple,list)) and len(size)==2 and min(size)>=8): raise ValueError(f"size must be (height, width) in pixels, 8 or more each, got {size!r}.")
     if not bs>=1: raise ValueError(f"bs must be 1 or more, got {bs!r}.")
-    if sampling in ('pk','shuffle'): raise ValueError(f"sampling='{sampling}' comes with a later release; this one samples at random, sampling='random'.")
-    if sampling!='random': raise ValueError(f"sampling must be 'random', got {sampling!r}.")
+
+def _sampler(df, tasks, sampling, k, p):
+    "The `PKSampler` of the train rows `df`; None: at random"
+    if sampling not in ('random','pk','shuffle'): raise ValueError(f"sampling must be 'random', 'pk' or 'shuffle', got {sampling!r}.")
+    if sampling=='random': return None
+    if tasks.identity is None: raise ValueError(f"sampling='{sampling}' draws by identity, and none of the sub-tasks {', '.join(tasks.names)} is one; use sampling='random'.")
+    return PKSampler(_column(df, tasks.identity), k, p, mixed=sampling=='shuffle')
 
 def _n_workers(n, num_workers, device):
     "None: no workers where they would take the training's cores (no GPU) or the set is decoded in a moment, else one for every core but one, at most 8"
     return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, (os.cpu_count() or 2)-1))
 
-# %% ../nbs/06_data.ipynb #61d3e98c
+# %% ../nbs/06_data.ipynb #b1f515e8
+def _steps(augment, size):
+    "What a batch goes through on the device"
+    if isinstance(augment, Augment):
+        if augment.size!=tuple(size): raise ValueError(f"augment= was made for portraits of {augment.size}, the loader's are {tuple(size)}; use Augment({tuple(size)}, ...).")
+        return [Normalise(), augment]
+    if augment not in (True, False): raise ValueError(f"augment must be True, False or an Augment, got {augment!r}.")
+    return [Normalise(), Augment(size)] if augment else [Normalise()]
+
+# %% ../nbs/06_data.ipynb #c4f13fa7
 def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 root,                 # the folder its paths start from
                 tasks:Tasks,          # the sub-tasks, identities filled in
@@ -211,15 +308,16 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
                 device=None,          # where batches go; None: the GPU if there is one
                 train:bool=False,     # shuffled, with identities?
-                augment:bool=False    # cropped, flipped, erased?
+                augment=False,        # True: cropped, flipped, erased; or an `Augment` of your own (train portraits only)
+                sampler=None          # with `train`: a `PKSampler` of these rows; None: at random
                )->PortraitLoader:
     "One loader, in the order of the table and without augmentation unless asked: for the scores of a model that is there"
     _check_numbers(size, bs)
-    steps,device = [Normalise(), *([Augment(size)] if augment else [])], torch.device(default_device() if device is None else device)
-    return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=min(bs, max(1,len(df))), shuffle=train, drop_last=train and len(df)>bs,
+    steps,device = _steps(augment, size), torch.device(default_device() if device is None else device)
+    return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=bs if sampler else min(bs, max(1,len(df))), sampler=sampler, shuffle=train, drop_last=train and len(df)>bs,
                           num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device)
 
-# %% ../nbs/06_data.ipynb #138fe787
+# %% ../nbs/06_data.ipynb #c67afe54
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
@@ -230,18 +328,21 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
                  tasks:Tasks,          # the sub-tasks
                  size=(256,128),       # (height, width) in pixels
                  bs:int=128,           # portraits a batch
-                 sampling:str='random',# 'random'; 'pk' and 'shuffle' come with a later release
+                 sampling:str='random',# 'random', 'pk' (P identities x K portraits), or 'shuffle' (P-K mixed with the unidentified rest)
                  num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
                  seed:int=None,        # of the order and the augmentation; None: from Python's `random`
                  device=None,          # where batches go; None: the GPU if there is one
-                 augment:bool=True     # crop, flip and erase the train portraits?
+                 augment=True,         # crop, flip and erase the train portraits: True, False, or an `Augment` of your own
+                 k:int=4,              # 'pk', 'shuffle': portraits of an identity in a batch
+                 p:int=None            # 'shuffle': identities in a batch; None: in the proportion of the table
                 )->PortraitLoaders:    # of `(image, labels)`; `.tasks` holds the identities of the train split
     "An annotation table as DataLoaders"
-    _check_numbers(size, bs, sampling)
+    _check_numbers(size, bs)
     _check_table(df, root)
+    sampler = _sampler(df[df.split=='train'], tasks, sampling, k, p)
     tasks,split = _with_train_identities(df, tasks),df.split
     parts = [df[split=='train'], df[split!='train'], df[split=='query'], df[split=='gallery']]
-    loaders = [portrait_dl(o, root, tasks, size, bs, num_workers, device, train=i==0, augment=augment and i==0) for i,o in enumerate(parts)]
+    loaders = [portrait_dl(o, root, tasks, size, bs, num_workers, device, train=i==0, augment=i==0 and augment, sampler=None if i else sampler) for i,o in enumerate(parts)]
     if seed is not None: loaders[0].rng = random.Random(seed)
     return PortraitLoaders(*loaders, path=root, device=loaders[0].device)
 

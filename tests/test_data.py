@@ -1,11 +1,13 @@
-import pickle, random
+import pickle, random, sys
+from importlib.util import find_spec
+from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest, torch
 from fastai.basics import Learner
 from PIL import Image
 from torch import nn
-from portrait_nb.data import (Augment, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
+from portrait_nb.data import (Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
 from portrait_nb.losses import PortraitLoss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
@@ -145,6 +147,20 @@ def test_augmentation_is_for_training_only(df, root):
     assert not any(isinstance(o, Augment) for o in plain.train.after_batch.fs)
     assert any(isinstance(o, Augment) for o in load(df, root).train.after_batch.fs)
 
+def test_an_augment_of_ones_own(df, root):
+    own = Augment(SIZE, erase=0, flip=1, pad=0)
+    dls = load(df, root, augment=own)
+    assert [o for o in dls.train.after_batch.fs if isinstance(o, Augment)]==[own]
+    assert not any(isinstance(o, Augment) for dl in (dls.valid, dls.query, dls.gallery) for o in dl.after_batch.fs)
+    plain = load(df, root, augment=Augment(SIZE, erase=0, flip=0, pad=0))
+    assert torch.equal(dls.train.one_batch()[0], plain.train.one_batch()[0].flip(3)) # the same seed, so the same order
+    dl = portrait_dl(df[df.split=='train'], root, dls.tasks, size=SIZE, bs=8, device='cpu', train=True, augment=own)
+    assert own in list(dl.after_batch.fs)
+
+@pytest.mark.parametrize('augment,told', [('mild','must be True, False or an Augment'), (None,'must be True, False'), (Augment((32,16)),'made for portraits of .32, 16.')])
+def test_augment_refusals(df, root, augment, told):
+    with pytest.raises(ValueError, match=told): load(df, root, augment=augment)
+
 @pytest.mark.parametrize('h,pad', [(256,10),(128,5),(64,2),(16,1)])
 def test_padding_follows_the_height(h, pad): assert Augment((h,h//2)).pad==pad
 
@@ -165,6 +181,131 @@ def test_batch_sizes(df, root, n, bs, batches):
     assert [len(x) for x,_ in dls.train]==batches==[bs if len(batches)>1 else min(n,bs)]*len(dls.train)
     assert len(dls.valid)==len(dls.query)==len(dls.gallery)==0
 
+# --- samplers
+
+def people(rng, n_ids, most, n_rest):
+    ids = [f'p{i}' for i in range(n_ids) for _ in range(rng.integers(1, most))]+['']*n_rest
+    return rng.permutation(np.array(ids, dtype=object))
+
+@pytest.mark.parametrize('seed', range(25))
+def test_deal_against_its_rules(seed):
+    rng = np.random.default_rng(seed)
+    k,p = int(rng.integers(2,6)),int(rng.integers(2,8))
+    ids = people(rng, int(rng.integers(p, 40)), [3,10,80][seed%3], int(rng.integers(0,50)))
+    sampler = PKSampler(ids, k)
+    _,n,_ = sampler.plan(p*k)
+    groups = sum(-(-len(o)//k) for o in sampler.own)
+    rows = sampler.epoch(p*k, seed)
+    assert rows.shape==(n,p*k)==(-(-groups//p),p*k)
+    for b in rows.reshape(n,p,k):
+        assert all(len(set(ids[g]))==1 for g in b) and len({ids[g[0]] for g in b})==p and '' not in ids[b.flatten()]
+        for g in b: assert len(set(g))==min(k, (ids==ids[g[0]]).sum()) # no repeat inside a group that need not be
+    for own in sampler.own:
+        times = np.bincount(rows.flatten(), minlength=len(ids))[own]
+        assert times.max()-times.min()<=1 and times.sum()>=min(len(own), n*k)
+        if len(own)<=n*k: assert times.min()>=1
+
+@pytest.mark.parametrize('bs,p', [(32,None),(30,None),(32,2),(32,4),(32,8)])
+def test_mixed_epochs(bs, p):
+    rng = np.random.default_rng(0)
+    ids = people(rng, 30, 12, 150)
+    sampler = PKSampler(ids, p=p, mixed=True)
+    p_,n,alone = sampler.plan(bs)
+    assert p_==p or p is None
+    assert (alone>0)==(p_*4==bs)
+    rows = sampler.epoch(bs, 7)
+    assert rows.shape==(n+alone, bs)
+    named = (ids[rows]!='').sum(1)
+    assert sorted(set(named))==([0,bs] if alone else [p_*4]) and (named==0).sum()==alone
+    for b in rows[named>0]: assert sorted(pd.Series(ids[b]).replace('',np.nan).value_counts())==[4]*p_
+    assert set(rows.flatten())==set(range(len(ids)))
+    rest = np.bincount(rows.flatten(), minlength=len(ids))[ids=='']
+    assert rest.max()-rest.min()<=1
+
+def test_proportion_of_the_mix():
+    ids = np.array([f'{i%50}' for i in range(1000)]+['']*1000, dtype=object)
+    sampler = PKSampler(ids, mixed=True)
+    assert sampler.plan(128)==(16,16,0)
+    assert np.bincount(sampler.epoch(128, 0).flatten()).tolist().count(1)>1900
+
+def test_epochs_follow_from_seed_and_number():
+    ids = people(np.random.default_rng(0), 20, 9, 40)
+    for mixed in (False,True):
+        a,b = PKSampler(ids, mixed=mixed),PKSampler(list(ids), mixed=mixed)
+        b.epoch(16, 5) # asks nothing of the past
+        assert (a.epoch(16, (3,1))==b.epoch(16, (3,1))).all() and not (a.epoch(16, (3,1))==a.epoch(16, (3,2))).all()
+
+def test_samplers_at_the_papers_size_are_quick():
+    rng = np.random.default_rng(0)
+    ids = np.array([f'{i}' for i in np.minimum(rng.zipf(1.3, 70_000), 640)]+['']*95_000, dtype=object)
+    for mixed in (False,True):
+        rows = PKSampler(ids, mixed=mixed).epoch(128, 0)
+        assert rows.shape[1]==128 and len(rows)>500
+
+@pytest.mark.parametrize('sampling', ['random','pk','shuffle'])
+def test_sampled_loaders(df, root, sampling):
+    kw = dict(sampling=sampling, k=2)
+    def two_epochs(**over):
+        dls = load(df, root, **{**kw, **over})
+        return [(x.double().sum().item(), y['identity'].tolist()) for _ in range(2) for x,y in dls.train]
+    a = two_epochs(seed=3)
+    n = len(load(df, root, **kw).train)
+    assert len(a)==2*n and a==two_epochs(seed=3, num_workers=2) and a!=two_epochs(seed=4) and a[:n]!=a[n:]
+    resumed = load(df, root, seed=3, **kw).train
+    resumed.skip_epochs(1)
+    assert [y['identity'].tolist() for _,y in resumed]==[o for _,o in a[n:]]
+    for _,ids in a:
+        c = pd.Series(ids).value_counts()
+        if sampling=='pk': assert c.tolist()==[2]*4
+        if sampling=='shuffle': assert -1 in c and set(c.drop(-1))=={2}
+
+def test_the_other_loaders_are_not_sampled(df, root):
+    dls = load(df, root, sampling='pk', k=2)
+    assert [o.sampler is None for o in (dls.train, dls.valid, dls.query, dls.gallery)]==[False,True,True,True]
+    assert dls.train.new(shuffle=False, drop_last=False).get_idxs()==list(range(24))
+    other = portrait_dl(df, root, dls.tasks, size=SIZE, bs=8, device='cpu').dataset
+    assert dls.train.new(other).sampler is None and dls.train.new().sampler is dls.train.sampler
+    assert [len(x) for x,_ in dls.train.new(bs=4)]==[4]*len(dls.train.new(bs=4))
+
+@pytest.mark.parametrize('world', [2,3])
+@pytest.mark.parametrize('sampling', ['pk','shuffle'])
+def test_every_process_gets_whole_batches(df, root, sampling, world, monkeypatch):
+    if not find_spec('accelerate'): monkeypatch.setitem(sys.modules, 'accelerate', SimpleNamespace(Accelerator=type('Accelerator', (), {}))) # which fastai.distributed imports and DistributedDL does not use
+    from fastai.distributed import DistributedDL
+    monkeypatch.setenv('WORLD_SIZE', str(world))
+    monkeypatch.setattr(DistributedDL, '_broadcast', lambda self,t,rank: t)
+    parts = []
+    for rank in range(world):
+        dl = DistributedDL(load(df, root, sampling=sampling, k=2, seed=1).train, rank=rank, world_size=world)
+        parts.append([y['identity'].tolist() for _,y in dl])
+        assert len(parts[-1])==len(dl)
+    assert len({len(o) for o in parts})==1
+    batches = sum(parts, [])
+    assert batches==[y['identity'].tolist() for _,y in load(df, root, sampling=sampling, k=2, seed=1).train]
+    for b in batches: assert set(pd.Series(b).replace(-1,np.nan).value_counts())=={2}
+
+def test_sampling_refusals(df, root):
+    def refuse(match, d=df, tasks=PORTRAIT, **kw):
+        with pytest.raises(ValueError, match=match): load(d, root, tasks, **kw)
+    refuse("divisible by k=3, got bs=8; take bs=6", sampling='pk', k=3)
+    refuse("needs 8 identities in the train split, which has 4; take bs=8 at most", sampling='pk', k=2, bs=16)
+    refuse("take p=4 at most", sampling='shuffle', k=2, p=5, bs=16)
+    refuse("bs=8 does not hold p=5 identities x k=2", sampling='shuffle', k=2, p=5, d=df.assign(identity=[*'abcdefgh',*['']*32]))
+    refuse("bs=8 does not hold p=3 identities x k=2", sampling='pk', k=2, p=3)
+    refuse("take more than bs=4", sampling='shuffle', k=2, bs=4)
+    refuse("draws by identity, and none of the sub-tasks age is one", tasks=Tasks([PORTRAIT['age']]), sampling='pk')
+    refuse("there are none; use sampling='pk'", d=df[df.identity!=''], sampling='shuffle')
+    refuse("sampling must be", sampling='best')
+    refuse("sampling must be", sampling=None)
+    for k in (1,0,-4,2.5,'4'): refuse("k must be 2 or more", sampling='pk', k=k)
+    for p in (1,0,2.5): refuse("p must be 2 or more", sampling='shuffle', p=p)
+
+def test_a_learner_trains_on_p_k(df, root):
+    dls = load(df, root, sampling='pk', k=2)
+    learn = Learner(dls, PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=SIZE), loss_func=PortraitLoss(dls.tasks, metric_loss='triplet'))
+    with learn.no_logging(): learn.fit(1, 1e-3)
+    assert np.isfinite(learn.recorder.values[0][0])
+
 def test_bad_picture_in_an_epoch(df, root):
     (root/'broken.png').write_bytes((root/'0.png').read_bytes()[:100])
     bad = pd.concat([df, df.iloc[:1].assign(image='broken.png')], ignore_index=True)
@@ -184,9 +325,6 @@ def test_refusals(df, root):
     refuse("at least two rows", df[:0])
     refuse("No train row has an identity", df.assign(identity=''))
     refuse("is not a folder", r=root/'nowhere')
-    refuse("comes with a later release", sampling='pk')
-    refuse("comes with a later release", sampling='shuffle')
-    refuse("sampling must be", sampling='best')
     refuse("bs must be", bs=0)
     for s in (64, (64,), (4,4), '64'): refuse('size must be', size=s)
     odd = df.copy(); odd.loc[7,'body'] = 'flying'
