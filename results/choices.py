@@ -1,0 +1,35 @@
+"""What each setting of the demo is worth: one changed at a time, on the drawn portraits of seed 1 (the demo's own are of seed 0).
+A row a run in choices.csv, with its circumstances; a row that is there is not run again: `python results/choices.py`"""
+import time
+import pandas as pd
+from pathlib import Path
+from portrait_nb.demo import DEMO, drawn_dls, provenance, train_portraits
+from portrait_nb.model import PortraitNet
+
+SEED = 1
+CHANGES = {'as in the demo': {}, 'output_stride 32': dict(output_stride=None), 'erase half of the portraits': dict(erase=.5), 'no bias for expressions': {},
+           'Batch Rank, mean over positives': dict(metric_loss='br', positives='mean'), 'Batch Rank, Eq. 4': dict(metric_loss='br'),
+           'average weighting': dict(weighting='average'), 'shared features': dict(split='shared')}
+
+class NoBias:
+    "PortraitNet with the multi-label classifiers as the others: through the origin"
+    def __new__(cls, *args, **kwargs):
+        net = PortraitNet(*args, **kwargs)
+        for neck in net.necks:
+            if neck.classifier.bias is not None: neck.classifier.register_parameter('bias', None)
+        return net
+
+def run(name, changes):
+    import portrait_nb.learner as learner
+    config,start = {**DEMO, **changes},time.time()
+    told = provenance(change=name, preset='small', seed=SEED, **config)
+    dls = drawn_dls(f'out/small-seed{SEED}', 'small', SEED, config.pop('erase'))
+    learner.PortraitNet = NoBias if 'no bias' in name else PortraitNet
+    scores = train_portraits(dls, seed=SEED, **config).portrait_scores()
+    return {**told, 'seconds': round(time.time()-start), **{k: round(v, 4) for k,v in scores.items()}}
+
+if __name__=='__main__':
+    file = Path(__file__).with_name('choices.csv')
+    for name,changes in CHANGES.items():
+        done = pd.read_csv(file) if file.exists() else pd.DataFrame(dict(change=[]))
+        if name not in set(done.change): pd.concat([done, pd.DataFrame([run(name, changes)])]).to_csv(file, index=False)
