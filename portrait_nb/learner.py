@@ -254,7 +254,20 @@ def _fits(tasks, weights):
     shapes = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)).shape[:1] for i in range(len(tasks))]
     return shapes==[(t.n_labels,) for t in tasks]
 
-# %% ../nbs/14_learner.ipynb #dceaab60
+# %% ../nbs/14_learner.ipynb #aed1f2e0
+def _network(d, tasks):
+    "The network that the description `d` describes, with random weights"
+    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'))
+    model.criterion = PortraitLoss(tasks, **d['loss'])
+    return model
+
+def _check_fit(path, model, weights):
+    "Refuse tensors that are not those of `model`, which may be without memory"
+    want,have = ({k: tuple(v.shape) for k,v in o.items()} for o in (model.state_dict(), weights))
+    odd = next((k for k in (*want,*have) if want.get(k)!=have.get(k)), None)
+    if odd is not None: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes: '{odd}' is {have.get(odd, 'missing')}, and should be {want.get(odd, 'absent')}.")
+
+# %% ../nbs/14_learner.ipynb #8135d53d
 def load_portrait_model(path,        # a folder that `save_portrait_model` wrote, perhaps on a stranger's machine
                         device='cpu' # where to put it
                        )->PortraitNet: # ready to use, in evaluation mode
@@ -262,8 +275,7 @@ def load_portrait_model(path,        # a folder that `save_portrait_model` wrote
     d = _read_description(path)
     weights,tasks = _checked_weights(path, d),Tasks.from_dict(d['tasks'])
     if not _fits(tasks, weights): raise ValueError(f"'{path}': the classifiers in {WEIGHTS} do not have the labels that {DESCRIPTION} lists.")
-    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'))
-    model.criterion = PortraitLoss(tasks, **d['loss'])
-    try: model.load_state_dict(weights)
-    except RuntimeError as e: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes. {str(e).splitlines()[1].strip()[:150]} ...") from None
+    with torch.device('meta'): _check_fit(path, _network(d, tasks), weights)
+    model = _network(d, tasks)
+    model.load_state_dict(weights)
     return model.to(device).eval()

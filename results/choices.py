@@ -8,8 +8,7 @@ from portrait_nb.model import PortraitNet
 
 SEED = 1
 CHANGES = {'as in the demo': {}, 'output_stride 32': dict(output_stride=None), 'erase half of the portraits': dict(erase=.5), 'no bias for expressions': {},
-           'Batch Rank, mean over positives': dict(metric_loss='br', positives='mean'), 'Batch Rank, Eq. 4': dict(metric_loss='br'),
-           'average weighting': dict(weighting='average'), 'shared features': dict(split='shared')}
+           'Batch Rank, mean over positives': dict(metric_loss='br', positives='mean'), 'Batch Rank, Eq. 4': dict(metric_loss='br')}
 
 class NoBias:
     "PortraitNet with the multi-label classifiers as the others: through the origin"

@@ -151,6 +151,8 @@ def describe(folder, **new):
     (lambda f: describe(f, backbone='hf-hub:somebody/theirs'), "not one of timm's"),
     (lambda f: describe(f, backbone='os.system'), "not one of timm's"),
     (lambda f: describe(f, backbone='resnet18'), 'does not fit'),
+    (lambda f: describe(f, backbone='eva02_enormous_patch14_clip_224'), 'does not fit'), # 17 GB, were it built
+    (lambda f: describe(f, output_stride=12), 'output_stride must be'),
     (lambda f: describe(f, size=[10**7, 4]), 'size'),
     (lambda f: describe(f, size='256x128'), "'size'"),
     (lambda f: describe(f, tasks={'tasks': [{'name': 'x'}]}), 'not tasks'),
