@@ -156,7 +156,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #0620842b
+# %% ../nbs/30_cli.ipynb #6ea96c2a
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -183,8 +183,8 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     columns,root = read_header(annotations), Path(root or Path(annotations).parent)
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
     df,faults = _table_and_faults(annotations, root, tasks)
-    found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, cameras=cameras)
     if faults: print(f'fatal: {faults}\n')
+    found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, cameras=cameras)
     print(found)
     if faults or found.fatal: sys.exit(1)
 
