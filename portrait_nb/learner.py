@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLea
            'decide', 'score_portraits', 'score_model', 'chance_scores', 'score_table', 'save_portrait_model',
            'load_portrait_model']
 
-# %% ../nbs/14_learner.ipynb #a9b28a02
+# %% ../nbs/14_learner.ipynb #ff824563
 import hashlib, json, tempfile
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .callbacks import LossRecorder
 from .losses import PortraitLoss
-from .metrics import RetrievalScores, macro_f1, piq, retrieval_scores
+from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
 from .tasks import Tasks
 
@@ -98,7 +98,7 @@ def decide(task, logits):
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/14_learner.ipynb #3edc4ee3
+# %% ../nbs/14_learner.ipynb #aa990555
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
                     query_dl,gallery_dl, # their loaders, which hold their tables and labels
@@ -107,8 +107,7 @@ def score_portraits(tasks:Tasks,  # the sub-tasks
     "Every score of Section 4.3 from embeddings and predictions"
     scores,data = {},(query_dl.dataset,gallery_dl.dataset)
     if tasks.identity:
-        cams = _cameras(*data) if cameras else (None,None)
-        r = retrieval_scores(query[0], gallery[0], *(o.identities for o in data), *(o.groups for o in data), *cams)
+        r = _retrieval(query[0], gallery[0], data, cameras)
         scores.update(mAP=r.macro_mAP, **{f'rank{k}':v for k,v in r.macro_cmc.items()}, plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
     for t in tasks.attributes:
         actual = torch.cat([o.labels[t.name] for o in data])
@@ -116,6 +115,14 @@ def score_portraits(tasks:Tasks,  # the sub-tasks
     unknown = [k for k,v in scores.items() if np.isnan(v)]
     if unknown: warn(f"Nothing in query and gallery to score {', '.join(unknown)} on (no label, or no query with a true match), so there is no PIQ.")
     return {**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}
+
+def _retrieval(query, gallery, data, cameras):
+    "The scores of the identity, `nan` where no query has a true match"
+    cams = _cameras(*data) if cameras else (None,None)
+    try: return retrieval_scores(query, gallery, *(o.identities for o in data), *(o.groups for o in data), *cams)
+    except NoTrueMatch:
+        nan,ks = float('nan'),dict.fromkeys((1,5,10), float('nan'))
+        return RetrievalScores(nan, ks, nan, ks, 0, len(data[0]), nan, nan)
 
 def _cameras(*data):
     "The cameras of datasets, from their column `source`"

@@ -1,9 +1,11 @@
 "The metrics against a plain double loop, over random cases and hostile input"
-import csv, math, pytest, torch
+import csv, math, pytest, torch, warnings
 import numpy as np, pandas as pd
+from itertools import permutations
 from pathlib import Path
 from sklearn.metrics import average_precision_score, f1_score
-from portrait_nb.metrics import RetrievalScores, absent_labels, average_precision, label_f1, macro_f1, match_ranks, piq, retrieval_scores
+from portrait_nb import metrics
+from portrait_nb.metrics import NoTrueMatch, RetrievalScores, absent_labels, average_precision, label_f1, macro_f1, match_ranks, piq, retrieval_scores
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 torch.set_num_threads(1)
@@ -34,16 +36,19 @@ def loop_one(q, gallery, qid, gids, qgroup, ggroups, qcam, gcams, ap):
         recall,precision = hits/total, hits/(n+1)
         area += (recall-old_recall)*(old_precision+precision)/2
         old_recall,old_precision = recall,precision
-    return (area if ap=='trapezoid' else sum(precisions)/total), first
+    last = max(n+1 for n,(_,right) in enumerate(ranking) if right)
+    return (area if ap=='trapezoid' else sum(precisions)/total), total/last, first
 
-def loop_scores(query, gallery, qids, gids, qgroups, ggroups, qcams, gcams, ap):
-    by_id = {}
+def loop_scores(query, gallery, qids, gids, qgroups, ggroups, qcams, gcams, ap, no_match='skip'):
+    by_id,n_valid = {},0
     for q,i,g,c in zip(query, qids, qgroups, qcams):
         one = loop_one(q, gallery, i, gids, g, ggroups, c, gcams, ap)
-        if one: by_id.setdefault(i, []).append([one[0], *(float(one[1]<=k) for k in KS)])
+        n_valid += one is not None
+        if one: by_id.setdefault(i, []).append([one[0], one[1], *(float(one[2]<=k) for k in KS)])
+        elif no_match=='zero' and i not in ('', -1): by_id.setdefault(i, []).append([0.]*(2+len(KS)))
     rows = [r for o in by_id.values() for r in o]
-    mean = lambda rows: [sum(o)/len(o) for o in zip(*rows)] if rows else [math.nan]*(len(KS)+1)
-    return mean(rows), mean([mean(o) for o in by_id.values()]), len(rows)
+    mean = lambda rows: [sum(o)/len(o) for o in zip(*rows)]
+    return (mean(rows), mean([mean(o) for o in by_id.values()]), n_valid) if n_valid else None
 
 def random_search(seed):
     "Features of small whole numbers, so that many tie; names as strings, some unknown"
@@ -53,18 +58,171 @@ def random_search(seed):
     f = [rng.integers(-2, 3, (n,d)) for n in (nq,ng)]
     return f, [names(n, 4, 'p', .2) for n in (nq,ng)], [names(n, 5, 's', .3) for n in (nq,ng)], [names(n, 3, 'c', .2) for n in (nq,ng)]
 
-@pytest.mark.parametrize('seed', range(40))
-def test_against_double_loop(seed):
+def found(s): return [s.mAP, s.mINP, *s.cmc.values()], [s.macro_mAP, s.macro_mINP, *s.macro_cmc.values()]
+
+@pytest.mark.parametrize('seed', range(120))
+def test_against_double_loop(seed, monkeypatch):
+    "By float64 alone, and by float32 with what is in doubt settled"
     f,ids,groups,cams = random_search(seed)
-    with_groups,with_cams,ap = seed%2, seed//2%2, ('plain','trapezoid')[seed//4%2]
+    with_groups,with_cams,ap,no_match = seed%2, seed//2%2, ('plain','trapezoid')[seed//4%2], ('skip','zero')[seed//8%2]
     blank = [['']*len(o) for o in f]
-    plain,macro,n_valid = loop_scores(*[o.tolist() for o in f], *ids, *(groups if with_groups else blank), *(cams if with_cams else blank), ap)
+    want = loop_scores(*[o.tolist() for o in f], *ids, *(groups if with_groups else blank), *(cams if with_cams else blank), ap, no_match)
     kwargs = dict(zip(('query_groups','gallery_groups'), groups)) if with_groups else {}
     kwargs |= dict(zip(('query_cams','gallery_cams'), cams)) if with_cams else {}
-    for kind in (np.float64, np.float32):
-        s = retrieval_scores(*[o.astype(kind) for o in f], *ids, **kwargs, ks=KS, ap=ap, chunk=[None,1,4][seed%3])
-        assert [s.mAP, *s.cmc.values()]==pytest.approx(plain, nan_ok=True) and [s.macro_mAP, *s.macro_cmc.values()]==pytest.approx(macro, nan_ok=True)
-        assert (s.n_valid, s.n_query, tuple(s.cmc))==(n_valid, len(f[0]), KS)
+    for kind,small in ((np.float64,None), (np.float32,None), (np.float32,0)):
+        if small is not None: monkeypatch.setattr(metrics, 'SMALL', small)
+        def score(): return retrieval_scores(*[o.astype(kind) for o in f], *ids, **kwargs, ks=KS, ap=ap, no_match=no_match, chunk=[None,1,4][seed%3])
+        if want is None:
+            with pytest.raises(NoTrueMatch, match=f'None of the {len(f[0])} queries'): score()
+            continue
+        s = score()
+        assert found(s)==(pytest.approx(want[0]), pytest.approx(want[1]))
+        assert (s.n_valid, s.n_query, tuple(s.cmc))==(want[2], len(f[0]), KS)
+
+def clustered(seed, d=32, nq=300, ng=2500):
+    "Float32 features in which every tenth gallery image comes twice, with another length; Market-like ids and cameras"
+    rng = np.random.default_rng(seed)
+    centres,qi,gi = rng.normal(size=(60,d)), rng.integers(1, 60, nq), rng.integers(-1, 60, ng)
+    q,g = (centres[o]+rng.uniform(.5, 3, (len(o),1))*rng.normal(size=(len(o),d)) for o in (qi,gi))
+    if seed%3==1: q,g = q*np.where(np.arange(d)<2, 40, 1), g*np.where(np.arange(d)<2, 40, 1)    # two coordinates rule: more noise
+    if seed%3==2: q,g = np.maximum(q, 0), np.maximum(g, 0)                                      # as after a ReLU
+    g[ng//10:ng//5] = g[:ng//10]*rng.uniform(.1, 9, (ng//10,1))
+    return q.astype(np.float32), g.astype(np.float32), qi, gi, rng.integers(0, 6, nq), rng.integers(0, 6, ng)
+
+def definition(q, g, qi, gi, qc, gc):
+    "AP of every query by the definition in float64: a wrong image is ahead if it is no more than 1e-9 less similar"
+    unit = lambda x: x.astype(np.float64)/np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True).clip(1e-30)
+    aps = []
+    for c,i,cam in zip(unit(q)@unit(g).T, qi, qc):
+        match = (gi==i) & (gi>=0)
+        keep = ~(match & (gc==cam))
+        right,wrong = np.sort(c[match&keep])[::-1],c[~match&keep]
+        ranks = [h+1+(wrong>=o-1e-9).sum() for h,o in enumerate(right)]
+        if len(ranks): aps.append(np.mean(np.arange(1, len(ranks)+1)/ranks))
+    return aps
+
+@pytest.mark.parametrize('seed', range(9))
+@pytest.mark.parametrize('threads', [1, 3])
+def test_float32_is_settled_by_float64(seed, threads, monkeypatch):
+    args = clustered(seed, d=(8,32,300)[seed//3])
+    want = definition(*args)
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    torch.set_num_threads(threads)
+    try: s = retrieval_scores(*args[:4], query_cams=args[4], gallery_cams=args[5])
+    finally:
+        assert torch.get_num_threads()==threads
+        torch.set_num_threads(1)
+    assert s.per_query.AP.to_numpy()==pytest.approx(want, abs=5e-7) and s.mAP==pytest.approx(np.mean(want), abs=1e-7)
+
+def test_a_rough_product_is_noticed(monkeypatch):
+    "Cosines in TF32 or bfloat16 differ from the exact ones, so float64 takes over"
+    args = clustered(0)
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    want,plain,used = np.mean(definition(*args)), metrics._Search.products, []
+    def rough(self, rows, dtype):
+        used.append(dtype)
+        S = plain(self, rows, dtype)
+        return S.mul_(1+1e-4*torch.rand_like(S)) if dtype==torch.float32 else S
+    monkeypatch.setattr(metrics._Search, 'products', rough)
+    assert retrieval_scores(*args[:4], query_cams=args[4], gallery_cams=args[5]).mAP==pytest.approx(want, abs=1e-9)
+    assert {torch.float32, torch.float64}==set(used)
+    monkeypatch.setattr(metrics._Search, 'products', lambda self, rows, dtype: plain(self, rows, dtype).fill_(math.nan) if dtype==torch.float32 else plain(self, rows, dtype))
+    assert retrieval_scores(*args[:4], query_cams=args[4], gallery_cams=args[5]).mAP==pytest.approx(want, abs=1e-9)
+
+def test_the_gpus_way_of_counting():
+    "On a GPU rows are sorted by torch; the same on the CPU"
+    class OnGpu:
+        is_cuda = True
+        def __init__(self, x): self.x = x
+        def __getattr__(self, k): return getattr(self.x, k)
+        def __mul__(self, o): return self.x*o
+    S,bounds = torch.randn(20, 300), torch.randn(20, 7)
+    S[:,5] = -math.inf
+    bounds[3] = -math.inf
+    scale = torch.rand(300)+.5
+    here,there = metrics._reaching(S, scale, bounds), metrics._reaching(OnGpu(S), scale, bounds)
+    asked = bounds>-math.inf
+    assert (here[asked]==there[asked]).all() and here[0,0]==(S[0]*scale>=bounds[0,0]).sum()
+
+@pytest.mark.filterwarnings('ignore:All')
+@pytest.mark.parametrize('d,offset', [(16,1), (512,30)])
+def test_near_collapse_falls_back_to_float64(d, offset, monkeypatch):
+    rng = np.random.default_rng(0)
+    q,g = offset+1e-4*rng.normal(size=(50,d)), offset+1e-4*rng.normal(size=(700,d))
+    qi,gi = rng.integers(0, 9, 50), rng.integers(0, 9, 700)
+    want = metrics.retrieval_scores(q, g, qi, gi)
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    assert retrieval_scores(q, g, qi, gi)==want
+
+def shuffled(f, ids, ks, ap):
+    "The mean over every order of the gallery, ties broken by that order"
+    out = []
+    for q,i in zip(f[0].tolist(), ids[0]):
+        if not i or i not in ids[1]: continue
+        c = [round(cosine(q, o), 12) for o in f[1].tolist()]
+        rows = []
+        for p in permutations(range(len(c))):
+            ranks = np.array([n+1 for n,j in enumerate(sorted(p, key=lambda j: -c[j])) if ids[1][j]==i])
+            rows.append([average_precision(ranks, ap), len(ranks)/ranks[-1], *(ranks[0]<=k for k in ks)])
+        out.append(np.mean(rows, 0))
+    return np.mean(out, 0)
+
+@pytest.mark.parametrize('seed', range(12))
+def test_expected_ties_are_the_mean_over_all_orders(seed):
+    rng = np.random.default_rng(seed)
+    f,ap = [rng.integers(-1, 2, (n,2)) for n in (3,6)], ('plain','trapezoid')[seed%2]
+    ids = [[f'p{i}' for i in rng.integers(0, 2, n)] for n in (3,6)]
+    s = retrieval_scores(*f, *ids, ks=(1,2,4), ap=ap, ties='expected')
+    assert found(s)[0]==pytest.approx(shuffled(f, ids, (1,2,4), ap))
+    assert found(retrieval_scores(*f, *ids, ks=(1,2,4), ap=ap))[0] <= [o+1e-9 for o in found(s)[0]]
+
+def test_expected_ties_of_large_groups():
+    "A collapsed model on 3,000 images scores as chance"
+    ids = np.r_[np.zeros(30, int), np.ones(2970, int)]
+    with pytest.warns(UserWarning, match='All 3000 rows of gallery are the same'): s = retrieval_scores(np.ones((1,4)), np.ones((3000,4)), [0], ids, ties='expected', ks=(1,100,3000))
+    rng = np.random.default_rng(0)
+    ranks = np.sort([rng.choice(3000, 30, replace=False) for _ in range(4000)], 1)+1
+    assert s.mAP==pytest.approx(np.mean(np.arange(1, 31)/ranks), rel=.03) and s.mINP==pytest.approx((30/ranks[:,-1]).mean(), rel=.003)
+    assert s.cmc[1]==pytest.approx(.01) and s.cmc[100]==pytest.approx((ranks[:,0]<=100).mean(), abs=.02) and s.cmc[3000]==1
+
+def test_per_query_and_no_match():
+    f = np.eye(4)
+    s = retrieval_scores(f, f[:3], ['a','b','z',''], ['a','b','c'])
+    assert s.per_query.index.tolist()==[0,1] and s.per_query.identity.tolist()==['a','b'] and s.per_query.matches.tolist()==[1,1]
+    z = retrieval_scores(f, f[:3], ['a','b','z',''], ['a','b','c'], no_match='zero')
+    assert z.per_query.index.tolist()==[0,1,2] and z.mAP==pytest.approx(2/3) and (z.n_valid, z.n_query)==(2,4)
+
+def test_few_images_and_large_k():
+    s = retrieval_scores(np.eye(2), np.eye(2), [1,2], [2,2], ks=(1,100))
+    assert s.cmc=={1: 1.0, 100: 1.0} and s.n_valid==1
+    assert retrieval_scores(np.eye(2), np.eye(2), [1,2], [2,2], ks=()).cmc=={}
+
+def test_own_similarities():
+    q,g,qi,gi,qc,gc = clustered(3)
+    unit = lambda x: x.astype(np.float64)/np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    S = unit(q)@unit(g).T
+    want,kwargs = retrieval_scores(q, g, qi, gi, query_cams=qc, gallery_cams=gc), dict(query_cams=qc, gallery_cams=gc)
+    got = retrieval_scores(q, g, qi, gi, **kwargs, similarity=lambda rows: S[rows])
+    assert got.mAP==pytest.approx(want.mAP) and got.cmc==want.cmc
+    with pytest.raises(ValueError, match=r'similarity must return finite numbers of shape'): retrieval_scores(q, g, qi, gi, similarity=lambda rows: S[rows,:5])
+    with pytest.raises(ValueError, match='NaN or infinity'): retrieval_scores(q, g, qi, gi, similarity=lambda rows: S[rows]*math.nan)
+
+def test_features_are_not_copied_or_changed(tmp_path):
+    args = clustered(0)
+    np.save(tmp_path/'g.npy', args[1])
+    g = np.load(tmp_path/'g.npy', mmap_mode='r')
+    was = args[0].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        s = retrieval_scores(args[0], g, *args[2:4])
+    assert (args[0]==was).all() and s==retrieval_scores(*args[:4])==retrieval_scores(args[0].astype('>f4'), args[1].astype('>f8'), *args[2:4])
+    assert metrics._features(args[0], 'query').data_ptr()==args[0].ctypes.data
+
+def test_sides_that_are_all_alike_are_a_warning():
+    with pytest.warns(UserWarning, match='All 5 rows of query are the same feature: has'): retrieval_scores(np.ones((5,3)), np.eye(3), [1]*5, [1,2,3])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        retrieval_scores(np.ones((1,3)), np.eye(3), [1], [1,2,3])
 
 def test_kinds_of_input_agree():
     f,ids,groups,cams = random_search(3)
@@ -86,6 +244,7 @@ def test_identical_features_tie(twin):
         s = retrieval_scores(query, gallery, np.full(40, i), ids)
         assert s.mAP==pytest.approx(average_precision(np.arange(2, 101, 2))) and s.cmc[1]==0
 
+@pytest.mark.filterwarnings('ignore:All 7 rows')
 def test_a_collapsed_model_scores_at_the_bottom():
     f = torch.full((7,5), .3)
     s = retrieval_scores(f[:1], f, [1], [1,1,2,2,2,2,-1])
@@ -118,9 +277,9 @@ def test_unidentified_is_nobodys_match():
     assert g.n_valid==3
 
 def test_no_query_left():
-    s = retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['c','d'])
-    assert math.isnan(s.mAP) and math.isnan(s.macro_cmc[10]) and (s.n_valid, s.n_query)==(0,2)
-    with pytest.raises(ValueError, match="'mAP' is nan"): piq({**dict.fromkeys(PORTRAIT.names, .5), 'mAP': s.macro_mAP, 'rank1': s.macro_cmc[1]})
+    with pytest.raises(NoTrueMatch, match='None of the 2 queries has a true match'): retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['c','d'])
+    with pytest.raises(NoTrueMatch): retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['a','b'], query_cams=[1,1], gallery_cams=[1,1], no_match='zero')
+    with pytest.raises(NoTrueMatch): retrieval_scores(np.eye(2), np.eye(2), [-1,-1], [-1,-1])
 
 def test_scores_are_plain_numbers_and_read_well():
     s = retrieval_scores(np.eye(2), np.eye(2), ['a','b'], ['a','b'])
@@ -132,7 +291,7 @@ def test_scores_are_plain_numbers_and_read_well():
     (dict(gallery=np.ones((2,3))), '2 features a row and gallery 3'), (dict(query=np.ones((0,2)), query_ids=[]), r'query must be \(N, d\)'), (dict(gallery=np.ones(2)), r'gallery must be \(N, d\)'),
     (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(gallery_ids=['1','2']), 'mix numbers and strings'),
     (dict(query_groups=[1,2,3]), 'gallery_groups is missing'), (dict(gallery_cams=[1,2]), 'query_cams is missing'), (dict(query_groups=[1,2,3], gallery_groups=[1]), 'gallery_groups must hold'),
-    (dict(ap='interp'), 'ap must be'), (dict(ks=(0,1)), 'ks must be')])
+    (dict(ap='interp'), 'ap must be'), (dict(ties='best'), 'ties must be'), (dict(no_match='nan'), 'no_match must be'), (dict(chunk=0), 'chunk must be'), (dict(query=np.array([['a','b']]*3)), 'query must hold real numbers'), (dict(ks=(0,1)), 'ks must be')])
 def test_wrong_searches_are_refused(change, words):
     right = dict(query=np.ones((3,2)), gallery=np.ones((2,2)), query_ids=[1,2,3], gallery_ids=[1,2])
     with pytest.raises(ValueError, match=words): retrieval_scores(**{**right, **change})
