@@ -19,7 +19,7 @@ from .annotations import SPLITS
 from .style import INK, OTHER_COLOURS, aspect_colour, chart
 from .tasks import Tasks
 
-# %% ../nbs/05_longtail.ipynb #b10ae63d
+# %% ../nbs/05_longtail.ipynb #2df4bf1b
 def _whole(count, i):
     "`count` as an int, or a `ValueError` that says which one it is"
     try: n = int(count)
@@ -28,10 +28,10 @@ def _whole(count, i):
     return n
 
 def _sizes(counts):
-    "The samples of the classes that have any, largest first"
+    "The samples of the classes, largest first"
     counts = [_whole(o, i) for i,o in enumerate(counts.values() if isinstance(counts, dict) else counts)]
     if not any(counts): raise ValueError(f"counts {'are all 0' if counts else 'is empty'}: a long tail needs at least one class with a sample.")
-    return sorted((o for o in counts if o), reverse=True)
+    return sorted(counts, reverse=True)
 
 def _share(k):
     "`k` as the fraction that was meant"
@@ -44,21 +44,21 @@ def _n_head(held, share):
     "How many of the largest classes hold at least `share`, from their running sum"
     return bisect_left(held, math.ceil(share*held[-1]))+1
 
-# %% ../nbs/05_longtail.ipynb #9616a71c
-def head_classes(counts, # samples of each class: a list, array, Series, or dict of whole numbers; 0 is no class
+# %% ../nbs/05_longtail.ipynb #7f777149
+def head_classes(counts, # samples of each class: a list, array, Series, or dict of whole numbers
                  k=.2    # share of all samples, in (0, 1]; also a Fraction
                 )->int:
     "The least number of classes that together hold at least `k` of all samples: the numerator of Eq. 1"
     return _n_head(list(accumulate(_sizes(counts))), _share(k))
 
-def long_tail_score(counts, # samples of each class: a list, array, Series, or dict of whole numbers; 0 is no class
+def long_tail_score(counts, # samples of each class: a list, array, Series, or dict of whole numbers
                     k=.2    # share of all samples, in (0, 1]; also a Fraction
                    )->float: # 1 or a little more: all classes equal; towards 0: a few classes hold most
     "LTS_k, Eq. 1: the classes that hold `k` of the samples, over the `k` N it would take if all were equal"
     held,share = list(accumulate(_sizes(counts))), _share(k)
     return float(_n_head(held, share)/(share*len(held)))
 
-# %% ../nbs/05_longtail.ipynb #18409f34
+# %% ../nbs/05_longtail.ipynb #b2a96e54
 def gini(counts)->float: # 0: all classes equal; towards 1: one class holds everything
     "The Gini coefficient of the class sizes `counts`"
     sizes = _sizes(counts)
@@ -68,7 +68,7 @@ def gini(counts)->float: # 0: all classes equal; towards 1: one class holds ever
 def imbalance_factor(counts)->float: # 1: all classes equal
     "The largest class of `counts` over the smallest that has a sample"
     sizes = _sizes(counts)
-    return sizes[0]/sizes[-1]
+    return sizes[0]/min(o for o in sizes if o)
 
 # %% ../nbs/05_longtail.ipynb #c1f4ff78
 def concentration(counts)->pd.Series: # share of the samples held, by share of the classes; from (0, 0) to (1, 1)

@@ -84,15 +84,15 @@ def _located(paths, root):
     if not os.path.isdir(root or '.'): raise ValueError(f"root={str(root)!r} is not a folder; it is where paths start from.")
     return paths,os.fspath(root or '.')
 
-# %% ../nbs/04_similar.ipynb #1829209d
+# %% ../nbs/04_similar.ipynb #9a122458
 def phash(paths,           # picture files
           root=None,       # the folder they start from; None: the working folder
           n_workers:int=8, # threads that read
-          cache=None       # file that keeps the hashes; None: `.phash.csv` in the root, or in the folder that all files have in common; False: none
+          cache=None       # file that keeps the hashes; None: `.phash.csv` in the root, or in the folder that all files have in common (if it is not the disk itself); False: none
          ):                # (N,) uint64, as `imagehash.phash` computes them; masked where a file cannot be read
     "The 64-bit pHash of every picture; unchanged files are not read again"
     paths,root = _located(paths, root)
-    cache = os.path.join(root, CACHE) if cache is None else cache
+    if cache is None: cache = os.path.join(root, CACHE) if os.path.dirname(os.path.abspath(root))!=os.path.abspath(root) else False
     known = _load(cache) if cache else {}
     stamps = {o: _stamp(os.path.join(root, o)) for o in dict.fromkeys(paths)}
     todo = [o for o,s in stamps.items() if known.get(o, ())[:2]!=s]
