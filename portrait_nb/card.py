@@ -76,7 +76,7 @@ def _check_annotations(annotations):
     twice = annotations[annotations.duplicated(['image','annotator'])]
     if len(twice): raise ValueError(f"annotations: row {twice.index[0]}, annotator {twice['annotator'].iloc[0]!r} labelled {twice['image'].iloc[0]!r} twice; keep one row.")
 
-# %% ../nbs/05c_card.ipynb #3ef8ce28
+# %% ../nbs/05c_card.ipynb #8f4f2ec5
 def _identity_column(tasks): return tasks.identity.name if tasks.identity else 'identity'
 
 def _known(column): return column[column.notna() & ~column.isin(['','-1'])]
@@ -87,7 +87,8 @@ def card_sizes(df, tasks):
         people = _known(part[_identity_column(tasks)]).value_counts()
         return {'images': len(part), 'identified': int(people.sum()), 'identities': len(people), 'most of one': int(people.max()) if len(people) else 0, 'median': people.median(),
                 'LTS .2': long_tail_score(people) if len(people) else np.nan, 'sources': _known(part['source']).nunique() if 'source' in part else 0}
-    return pd.DataFrame([row(df if o=='all' else df[df['split']==o]) for o in (*SPLITS,'all')], index=pd.Index([*SPLITS,'all'], name='split')).astype(object)
+    splits = list(dict.fromkeys([*SPLITS, *df['split'], 'all']))
+    return pd.DataFrame([row(df if o=='all' else df[df['split']==o]) for o in splits], index=pd.Index(splits, name='split')).astype(object)
 
 # %% ../nbs/05c_card.ipynb #6bb1379e
 def card_labels(df, tasks):

@@ -108,7 +108,7 @@ PORTRAIT = Tasks([
     Task('arm',        'posture',    ['hanging', 'crossed', 'raised', 'holding', 'reaching', 'other']),
     Task('expression', 'emotion',    ['neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'fear'], multilabel=True)])
 
-# %% ../nbs/00_tasks.ipynb #4e64b64d
+# %% ../nbs/00_tasks.ipynb #788899dd
 @patch
 def _repr_html_(self:Tasks):
     rows = ''.join(f"<tr><td style='color:{aspect_colour(o.aspect, self.aspects)}'><b>{o.aspect}</b></td><td>{o.name}</td>"
@@ -120,7 +120,9 @@ def _labels_told(task):
     return ', '.join(task.labels) + (' (several at once)' if task.multilabel else '')
 
 @patch
-def __repr__(self:Tasks): return '\n'.join(f"{o.aspect:<12}{o.name:<12}{_labels_told(o)}" for o in self)
+def __repr__(self:Tasks):
+    wide = [max(11, *(len(getattr(o, k)) for o in self))+1 for k in ('aspect','name')]
+    return '\n'.join(f"{o.aspect:<{wide[0]}}{o.name:<{wide[1]}}{_labels_told(o)}" for o in self)
 
 # %% ../nbs/00_tasks.ipynb #388a5b95
 @patch

@@ -207,7 +207,7 @@ def test_duke(tmp_path):
     assert list(df.upcolour)==['red','','','','brown'] and list(df.downcolour)==['','blue','','','']
     assert list(df.source)==['c2','c1','c3','c5','c8'] and list(df.identity)==['0001','0005','0002','0002','7139']
     round_trip(df, tasks, root)
-    one_sentence('looked for the variable market_attribute', market1501, root, root/'duke_attribute.mat')
+    one_sentence('read them with dukemtmc', market1501, root, root/'duke_attribute.mat')
     one_sentence('DukeMTMC-reID: looked in', dukemtmc, tmp_path)
 
 # --- PA-100K
@@ -489,3 +489,15 @@ def test_portrait_sources():
     assert set(df.index)=={o.__name__ for o in (market1501, dukemtmc, pa100k, rapv2, peta, celeba, utkface, rafdb)}
     assert (df[['holds','terms','homepage']]!='').all(axis=None) and df.homepage.str.match('https?://').all()
     assert issubclass(SourceError, AnnotationError) and issubclass(SourceError, ValueError)
+
+
+def test_what_folder_source_is_told_must_fit(tmp_path):
+    for o in ('train/male_1.jpg', 'test/female_2.jpg'):
+        (tmp_path/o).parent.mkdir(exist_ok=True)
+        (tmp_path/o).write_bytes(b'')
+    pattern = r'^(?P<split>\w+)/(?P<gender>[a-z]+)_'
+    gender, age = Task('gender', 'appearance', ['male', 'female']), Task('age', 'appearance', ['old', 'young'])
+    assert folder_source(tmp_path, pattern, Tasks([gender]))[0].gender.tolist() == ['female', 'male']
+    for match, kwargs in [("is called 'age'", dict(tasks=Tasks([gender, age]))), ("has the gender 'female'", dict(tasks=Tasks([Task('gender', 'appearance', ['male', 'f'])]))),
+                          ("says 'validation'", dict(splits=dict(train='train', test='validation'))), ('leaves out every one of 2', dict(splits=dict(train='', test='')))]:
+        with pytest.raises(ValueError, match=match): folder_source(tmp_path, pattern, **kwargs)
