@@ -6,9 +6,9 @@
 __all__ = ['says_why', 'portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_lint', 'portrait_eval',
            'portrait_interpret']
 
-# %% ../nbs/30_cli.ipynb #69e82a48
+# %% ../nbs/30_cli.ipynb #d1d0aa35
 import json, sys
-from fastcore.script import call_parse, store_true
+from fastcore.script import Param, call_parse, store_true
 from functools import wraps
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #6ea96c2a
+# %% ../nbs/30_cli.ipynb #0fc74e0c
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -174,6 +174,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
                   sampling:str='random',   # how it will be trained: random, pk or shuffle
                   bs:int=128,              # portraits a batch
                   k:int=4,                 # portraits of an identity in a batch, for pk and shuffle
+                  least:int=20,            # train portraits that a label should have
                   cameras:store_true=False # is `source` a camera, and the same person from the same camera no match?
                  ):
     "Say what would spoil a training on a table, with rows to look at; exit code 1 if any of it is fatal"
@@ -184,29 +185,41 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
     df,faults = _table_and_faults(annotations, root, tasks)
     if faults: print(f'fatal: {faults}\n')
-    found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, cameras=cameras)
+    found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
     print(found)
     if faults or found.fatal: sys.exit(1)
 
-# %% ../nbs/30_cli.ipynb #cdb2cf71
+# %% ../nbs/30_cli.ipynb #bdeba262
 @call_parse
 @says_why
-def portrait_eval(model:str,        # folder of a saved model
-                  annotations:str,  # csv with query and gallery rows
-                  root:str,         # folder that the paths in it start from
+def portrait_eval(model:Param('folder of a saved model', str, opt=False, nargs='?')=None,
+                  annotations:Param('csv with query and gallery rows', str, opt=False, nargs='?')=None,
+                  root:Param('folder that the paths in it start from', str, opt=False, nargs='?')=None,
+                  features:Param('instead of these: query.npz and gallery.npz of another tool, each with features (N, d), ids, and perhaps groups and cams', str, nargs=2)=None,
                   out:str=None,     # also write the scores to this csv
+                  report:str=None,  # write intervals, labels, subgroups and calibration to csv files in this folder
                   drop:store_true=False, # leave faulty rows out instead of stopping
                   cameras:store_true=False # by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                  ):
     "Score a saved model on the query and gallery rows of a table"
     from portrait_nb.annotations import read_annotations
     from portrait_nb.data import portrait_dl
-    from portrait_nb.learner import load_portrait_model, score_model
+    from portrait_nb.learner import load_portrait_model, report_model, score_model
+    if features: return _eval_features(*features, out)
+    if not (model and annotations and root): raise ValueError("give the model, the table and its folder: portrait_eval out/model my.csv photos/ (or --features query.npz gallery.npz)")
     if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
     net = load_portrait_model(model)
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))
     _report(score_model(net, query, gallery, cameras), out)
+    if report: print(f"\nWritten to {report}: {', '.join(o.name for o in report_model(net, query, gallery, cameras, folder=report))}")
+
+def _eval_features(query, gallery, out):
+    "Score the features of another tool"
+    from portrait_nb.report import score_features
+    found = score_features(query, gallery)
+    print(found)
+    if out: _report(dict(macro_mAP=found.macro_mAP, mAP=found.mAP, **{f'macro_rank{k}':v for k,v in found.macro_cmc.items()}, **{f'rank{k}':v for k,v in found.cmc.items()}), out)
 
 @call_parse
 @says_why

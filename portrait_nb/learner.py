@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLearner', 'fss_learner', 'paper_lr', 'run_model',
-           'decide', 'score_portraits', 'score_model', 'chance_scores', 'score_table', 'save_portrait_model',
-           'load_portrait_model']
+           'decide', 'score_portraits', 'score_model', 'report_model', 'chance_scores', 'score_table',
+           'save_portrait_model', 'load_portrait_model']
 
-# %% ../nbs/14_learner.ipynb #ff824563
+# %% ../nbs/14_learner.ipynb #ad3d9d4c
 import hashlib, json, tempfile
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from .callbacks import LossRecorder
 from .losses import PortraitLoss
 from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
+from .report import portrait_report, save_report
 from .tasks import Tasks
 
 # %% ../nbs/14_learner.ipynb #c8000d9c
@@ -153,6 +154,33 @@ def portrait_scores(self:Learner,
                    )->dict:            # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
     return score_model(self.model, self.dls.query, self.dls.gallery, cameras)
+
+# %% ../nbs/14_learner.ipynb #dcce013c
+def _reported(model, outs, query_dl, gallery_dl, cameras):
+    "What `portrait_report` wants, from what the model said"
+    data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks
+    logits = {t.name: torch.cat([o[1][t.name] for o in outs]) for t in tasks.attributes}
+    labels = {t.name: (decide(t, logits[t.name]), torch.cat([o.labels[t.name] for o in data])) for t in tasks.attributes}
+    sure = {t.name: logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1) for t in tasks.attributes}
+    found = _retrieval(outs[0][0], outs[1][0], data, cameras) if tasks.identity else None
+    ids = np.concatenate([o.identities for o in data]) if tasks.identity else ()
+    return dict(tasks=tasks, labels=labels, identities=ids, probabilities=sure, found=found if found and found.n_valid else None, query_rows=np.arange(len(data[0])))
+
+def report_model(model:PortraitNet,    # trained or not
+                 query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
+                 cameras:bool=False,   # as of `score_portraits`
+                 folder=None,          # write the tables there as csv files
+                 **kwargs              # of `portrait_report`: by, n, level, seed
+                ):                     # {'intervals','labels','subgroups','calibration'}, or the files written to `folder`
+    "`portrait_report` of `model` on two splits"
+    _check_splits(model.tasks, query_dl, gallery_dl)
+    report = portrait_report(**_reported(model, [run_model(model, dl) for dl in (query_dl,gallery_dl)], query_dl, gallery_dl, cameras), **kwargs)
+    return save_report(report, folder) if folder else report
+
+@patch
+def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `report_model`
+    "Intervals, scores by label and by group of people, and calibration, on the query and gallery splits"
+    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, **kwargs)
 
 # %% ../nbs/14_learner.ipynb #44b0f4bb
 def _guess(task, labels, n, g):

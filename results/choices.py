@@ -6,7 +6,7 @@ from pathlib import Path
 from portrait_nb.demo import DEMO, drawn_dls, provenance, train_portraits
 from portrait_nb.model import PortraitNet
 
-SEED = 1
+SEED,EPOCHS = 1,18
 CHANGES = {'as in the demo': {}, 'output_stride 32': dict(output_stride=None), 'erase half of the portraits': dict(erase=.5), 'no bias for expressions': {},
            'Batch Rank, mean over positives': dict(metric_loss='br', positives='mean'), 'Batch Rank, Eq. 4': dict(metric_loss='br')}
 
@@ -20,7 +20,7 @@ class NoBias:
 
 def run(name, changes):
     import portrait_nb.learner as learner
-    config,start = {**DEMO, **changes},time.time()
+    config,start = {**DEMO, 'n_epoch': EPOCHS, **changes},time.time()
     told = provenance(change=name, preset='small', seed=SEED, **config)
     dls = drawn_dls(f'out/small-seed{SEED}', 'small', SEED, config.pop('erase'))
     learner.PortraitNet = NoBias if 'no bias' in name else PortraitNet

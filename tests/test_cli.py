@@ -173,3 +173,28 @@ def test_out_must_not_be_a_file(people, tmp_path):
 def test_interpret_draws_without_a_gallery(trained, people, tmp_path):
     cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), out=str(tmp_path/'told.png'))
     assert Image.open(tmp_path/'told.png').width > 500
+
+
+def test_eval_scores_features_of_any_tool(tmp_path, capsys):
+    from portrait_nb.metrics import retrieval_scores
+    r, files = np.random.default_rng(0), {}
+    for k, n in (('query', 40), ('gallery', 150)):
+        files[k] = dict(features=r.normal(size=(n, 8)).astype(np.float32), ids=r.integers(0, 6, n), cams=r.integers(0, 3, n))
+        np.savez(tmp_path/f'{k}.npz', **files[k])
+    q, g = files['query'], files['gallery']
+    want = retrieval_scores(q['features'], g['features'], q['ids'], g['ids'], query_cams=q['cams'], gallery_cams=g['cams'])
+    cli.portrait_eval(features=[str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz')], out=str(tmp_path/'scores.csv'))
+    assert pd.read_csv(tmp_path/'scores.csv', index_col='score').model['macro_mAP'] == pytest.approx(want.macro_mAP, abs=1e-5)
+    with pytest.raises(SystemExit, match='--features'): cli.portrait_eval()
+    np.savez(tmp_path/'half.npz', features=q['features'])
+    with pytest.raises(SystemExit, match="no array 'ids'"): cli.portrait_eval(features=[str(tmp_path/'half.npz'), str(tmp_path/'gallery.npz')])
+
+
+def test_lint_exits_1_where_it_is_fatal(portraits, tmp_path, capsys):
+    root, df = portraits
+    cli.portrait_lint(str(root/'annotations.csv'), bs=16)
+    assert '0 fatal' in capsys.readouterr().out
+    df.assign(identity=['z']*len(df)).to_csv(tmp_path/'leak.csv', index=False)
+    with pytest.raises(SystemExit) as e: cli.portrait_lint(str(tmp_path/'leak.csv'), root=str(root), bs=16)
+    assert e.value.code == 1 and 'in train and in the test' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='k must be a whole number, 2 or more'): cli.portrait_lint(str(root/'annotations.csv'), k=0)
