@@ -39,8 +39,8 @@ def _cpu():
     try: return next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
     except (OSError, StopIteration): return platform.processor() or platform.machine()
 
-# %% ../nbs/25_demo.ipynb #30bd35d0
-DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=18, lr=1e-2) # what `make demo` trains
+# %% ../nbs/25_demo.ipynb #145a7b87
+DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=15, lr=1e-2) # what `make demo` trains
 
 def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
     "A Learner of `fss_learner(dls, **kwargs)` trained from scratch with one cycle, in bfloat16 where that pays"
