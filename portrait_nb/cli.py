@@ -79,7 +79,7 @@ def _file_tasks(file):
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
-# %% ../nbs/30_cli.ipynb #2680cfeb
+# %% ../nbs/30_cli.ipynb #b5a95dfc
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
@@ -92,15 +92,15 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
     if bs<2: raise ValueError(f"--bs must be 2 or more (batch normalisation needs company), got {bs}.")
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
-    if (Path(out)/'model').exists(): raise ValueError(f"'{out}' holds a model already; choose another --out.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #e20248f5
+# %% ../nbs/30_cli.ipynb #a7d1cc3a
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
                    root:str=None,              # folder that the paths in it start from, needed
-                   out:str='out/train',        # the model and its scores go here; must not hold a model yet
+                   out:str='out/train',        # the run goes here: checkpoints, log, curves, model, scores; nothing is overwritten
+                   resume:str=None,            # folder of a run that was broken off: go on with it, with the arguments that it was begun with
                    tasks:str=None,             # json file of sub-tasks (default: the paper's eight, where the table has them)
                    backbone:str='hrnet_w32',   # any timm model
                    pretrained:str='yes',       # yes (ImageNet weights, needs the network once), no, or a file of weights
@@ -119,32 +119,24 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    seed:int=0                  # of order, augmentation and weights
                   ):
     "Train on your own table of portraits with the paper's recipe"
+    from portrait_nb.runs import new_run, open_run, run_config
+    if resume: return _finish(open_run(resume, annotations, root))
     _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained)
-    from portrait_nb.annotations import read_annotations, read_header
+    from portrait_nb.annotations import read_header
     columns = read_header(annotations)
     tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
-    df = read_annotations(annotations, root, tasks, on_error='drop' if drop else 'raise')
-    learn = _new_learner(df, root, tasks, seed, dict(size=(height,width), bs=bs, sampling=sampling), backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss,
-                         weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
-    _fit_and_save(learn, epochs, out, set(df.split), cameras)
+    learner = dict(backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss, weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
+    config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, loading=dict(size=(height,width), bs=bs, sampling=sampling), learner=learner)
+    _finish(new_run(out, config))
 
-def _new_learner(df, root, tasks, seed, loading, **kwargs):
-    from fastai.basics import set_seed
-    from portrait_nb.data import portrait_dls
-    from portrait_nb.learner import fss_learner
-    dls = portrait_dls(df, root, tasks, seed=seed, **loading)
-    set_seed(seed)
-    return fss_learner(dls, **kwargs)
-
-def _fit_and_save(learn, epochs, out, splits, cameras=False):
-    from portrait_nb.callbacks import SkipValidation
+def _finish(run):
+    "Train what is left, save, score"
     from portrait_nb.learner import save_portrait_model
-    Path(out).mkdir(parents=True, exist_ok=True)
-    learn.fit_paper(epochs, cbs=SkipValidation() if splits=={'train'} else None)
-    save_portrait_model(learn, Path(out)/'model')
-    learn.loss_recorder.log.to_csv(Path(out)/'losses.csv', index=False)
-    print(f'The model is in {out}/model, the losses in {out}/losses.csv')
-    if len(splits & {'query','gallery'}) > (learn.dls.tasks.identity is not None): _report(learn.portrait_scores(cameras), Path(out)/'scores.csv')
+    learn = run.fit()
+    save_portrait_model(learn, run.path/'model', overwrite=True)
+    print(f'The model is in {run.path}/model, the losses in {run.path}/log.csv')
+    there = [o for o in ('query','gallery') if len(getattr(learn.dls, f'{o}_df'))]
+    if len(there) > (learn.dls.tasks.identity is not None): _report(learn.portrait_scores(run.config['cameras']), run.path/'scores.csv')
     else: print('Nothing is scored: that takes rows whose split is gallery, and for an identity others whose split is query.')
 
 def _report(scores, fname=None):

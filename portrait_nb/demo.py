@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['DEMO', 'provenance', 'train_portraits', 'drawn_dls', 'half_the_cores', 'run_demo']
 
-# %% ../nbs/25_demo.ipynb #6d28f00b
-import json, os, platform, subprocess, time
+# %% ../nbs/25_demo.ipynb #a6747d01
+import json, os, time
 import torch
 from contextlib import contextmanager
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from fastai.basics import set_seed
 from .annotations import read_annotations
@@ -18,26 +16,14 @@ from .callbacks import BF16, SkipValidation, bf16_pays
 from .data import Augment, portrait_dls
 from .interpret import Interpreter, plot_interpretation
 from .learner import chance_scores, fss_learner, save_portrait_model, score_table
+from .runs import environment
 from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT
 
-# %% ../nbs/25_demo.ipynb #126aef56
-def _commit():
-    "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
-    git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
-    try: return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '--untracked-files=no') else '')
-    except (OSError, subprocess.CalledProcessError, NameError): return ''
-
+# %% ../nbs/25_demo.ipynb #3489d617
 def provenance(**config)->dict: # `config`: what was run, e.g. preset, seed, epochs
-    "The circumstances of a run: its configuration, date, commit, versions and hardware"
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} CPU cores, {_cpu()}'
-    return {**config, 'date': date.today().isoformat(), 'commit': _commit(), 'hardware': hardware, 'python': platform.python_version(),
-            **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')}}
-
-def _cpu():
-    "The processor's name, where the system tells"
-    try: return next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
+    "The circumstances of a run: its configuration, date, commit, hardware and versions"
+    return {**config, **environment()}
 
 # %% ../nbs/25_demo.ipynb #145a7b87
 DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=15, lr=1e-2) # what `make demo` trains

@@ -60,8 +60,8 @@ def test_help(command):
 
 
 def test_what_training_leaves(trained):
-    assert {o.name for o in trained.iterdir()} == {'model', 'losses.csv', 'scores.csv'}
-    assert set(pd.read_csv(trained/'losses.csv').task) >= {'identity', 'gender', 'expression'}
+    assert {o.name for o in trained.iterdir()} == {'model', 'log.csv', 'scores.csv', 'curves.png', 'config.json', 'environment.json', 'last.pt'}
+    assert set(pd.read_csv(trained/'log.csv').task) >= {'identity', 'gender', 'expression'}
 
 
 def test_eval_repeats_the_scores_of_training(trained, people, tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_missing_files_and_folders(people, trained, tmp_path):
     train_fails(tmp_path/'no.csv', tmp_path/'out', 'there is no such file')
     train_fails(people/'my.csv', tmp_path/'out', 'there is no such folder', root=tmp_path/'no')
     for call, words in [(lambda: cli.portrait_train(), '--annotations my.csv --root photos/'),
-                        (lambda: cli.portrait_train(annotations=str(people/'my.csv'), root='.', out=str(trained)), 'holds a model already'),
+                        (lambda: cli.portrait_train(annotations=str(people/'my.csv'), root='.', out=str(trained)), 'nothing is overwritten'),
                         (lambda: cli.portrait_eval(str(tmp_path), str(people/'my.csv'), str(people/'photos')), 'is not a portrait model'),
                         (lambda: cli.portrait_eval(str(trained/'model'), str(tmp_path/'no.csv'), '.'), 'no such file'),
                         (lambda: cli.portrait_interpret(str(trained/'model'), str(tmp_path/'no.png')), 'cannot be read'),
