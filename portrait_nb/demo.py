@@ -50,15 +50,15 @@ def half_the_cores():
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/25_demo.ipynb #568a793d
+# %% ../nbs/25_demo.ipynb #c546d7fc
 def _picture(learn, root, fname, seed):
     "The paper's Figure 1 for one query, drawn by `seed`"
     look,gallery,asked = Interpreter(learn, learn.dls.device),learn.dls.gallery_df,learn.dls.query_df
     row = asked[(asked.expression!='') & (asked.body!='')].sample(1, random_state=seed).iloc[0]
-    people = look.gallery(gallery[gallery.group!=row.group], root)
+    people = look.gallery(gallery[(gallery.group!=row.group) & (gallery.identity!='')], root)
     found = look.search(root/row.image, people, k=10)
     plot_interpretation(root/row.image, look.interpret(root/row.image), found, root, actual=row, fname=fname,
-        caption=f'A drawn query taken at random, searched among {len(people):,} drawings. Right: the label it was drawn with; green: the same person, red: another, grey: unidentified.')
+        caption=f'A drawn query taken at random, searched among the {len(people):,} of people with a name. Right: the label it was drawn with; green: the same person, red: another.')
 
 # %% ../nbs/25_demo.ipynb #4a6dd434
 def run_demo(out='out/demo',       # what is written goes here
