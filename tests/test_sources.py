@@ -145,7 +145,7 @@ def test_market_odd_files(market):
     assert again.equals(df)
 
 def test_market_wrong_folders(market, tmp_path):
-    for wrong in (market.parent, market.parent.parent, market/'query', market.parent/'Market', market.parent/'market_attribute.mat'):
+    for wrong in (market.parent.parent, market/'query', market.parent/'Market', market.parent/'market_attribute.mat'):
         told = one_sentence('looked in .* for the folders bounding_box_train, query, bounding_box_test, but', market1501, wrong)
         assert f'did you mean {market}?' in told, wrong
     (tmp_path/'x/y/z/nothing').mkdir(parents=True)
@@ -154,6 +154,11 @@ def test_market_wrong_folders(market, tmp_path):
     one_sentence('looked in .*query for pictures named like 0002_c1s1_000451_03.jpg, but it is empty', market1501, market)
     (market/'query/a.txt').touch()
     one_sentence('it holds a.txt', market1501, market)
+
+def test_market_from_the_folder_it_was_unpacked_in(market):
+    (inner,_),(outer,_) = market1501(market),market1501(market.parent)
+    assert list(outer.image)==[f'{market.name}/{o}' for o in inner.image] and outer.drop(columns='image').equals(inner.drop(columns='image'))
+    assert all((market.parent/o).is_file() for o in outer.image)
 
 def test_market_relative_folder(market, monkeypatch):
     monkeypatch.chdir(market/'query')
@@ -208,7 +213,8 @@ def test_duke(tmp_path):
     assert list(df.source)==['c2','c1','c3','c5','c8'] and list(df.identity)==['0001','0005','0002','0002','7139']
     round_trip(df, tasks, root)
     one_sentence('read them with dukemtmc', market1501, root, root/'duke_attribute.mat')
-    one_sentence('DukeMTMC-reID: looked in', dukemtmc, tmp_path)
+    one_sentence('DukeMTMC-reID: looked in', dukemtmc, root/'query')
+    assert len(dukemtmc(tmp_path)[0])==len(dukemtmc(root)[0])
 
 # --- PA-100K
 
