@@ -50,7 +50,7 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
     print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
-# %% ../nbs/30_cli.ipynb #118cacb3
+# %% ../nbs/30_cli.ipynb #7207ae5c
 def _near_names(columns):
     "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
     from portrait_nb.annotations import COLUMNS, _nearest
@@ -79,6 +79,12 @@ def _file_tasks(file):
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
+def _asked_tasks(file, csv):
+    "The sub-tasks of a json file, or without one the paper's that the table `csv` has"
+    from portrait_nb.annotations import read_header
+    columns = read_header(csv)
+    return _file_tasks(file) if file else _paper_tasks(csv, columns)
+
 # %% ../nbs/30_cli.ipynb #b5a95dfc
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
@@ -94,7 +100,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #a7d1cc3a
+# %% ../nbs/30_cli.ipynb #5d311271
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -122,9 +128,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     from portrait_nb.runs import new_run, open_run, run_config
     if resume: return _finish(open_run(resume, annotations, root))
     _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained)
-    from portrait_nb.annotations import read_header
-    columns = read_header(annotations)
-    tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
+    tasks = _asked_tasks(tasks, annotations)
     learner = dict(backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss, weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
     config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, loading=dict(size=(height,width), bs=bs, sampling=sampling), learner=learner)
     _finish(new_run(out, config))
@@ -148,7 +152,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #0fc74e0c
+# %% ../nbs/30_cli.ipynb #e826ccac
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -170,11 +174,9 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
                   cameras:store_true=False # is `source` a camera, and the same person from the same camera no match?
                  ):
     "Say what would spoil a training on a table, with rows to look at; exit code 1 if any of it is fatal"
-    from portrait_nb.annotations import read_header
     from portrait_nb.lint import lint_portraits
     _one_of(sampling=(sampling, ('random','pk','shuffle')))
-    columns,root = read_header(annotations), Path(root or Path(annotations).parent)
-    tasks = _file_tasks(tasks) if tasks else _paper_tasks(annotations, columns)
+    tasks,root = _asked_tasks(tasks, annotations), Path(root or Path(annotations).parent)
     df,faults = _table_and_faults(annotations, root, tasks)
     if faults: print(f'fatal: {faults}\n')
     found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
