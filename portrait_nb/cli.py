@@ -6,9 +6,9 @@
 __all__ = ['says_why', 'portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_lint', 'portrait_eval',
            'portrait_interpret']
 
-# %% ../nbs/30_cli.ipynb #d1d0aa35
+# %% ../nbs/30_cli.ipynb #b6fd8ac2
 import json, sys
-from fastcore.script import Param, call_parse, store_true
+from fastcore.script import call_parse, store_true
 from functools import wraps
 from pathlib import Path
 
@@ -183,13 +183,13 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     print(found)
     if faults or found.fatal: sys.exit(1)
 
-# %% ../nbs/30_cli.ipynb #bdeba262
+# %% ../nbs/30_cli.ipynb #d35ccc37
 @call_parse
 @says_why
-def portrait_eval(model:Param('folder of a saved model', str, opt=False, nargs='?')=None,
-                  annotations:Param('csv with query and gallery rows', str, opt=False, nargs='?')=None,
-                  root:Param('folder that the paths in it start from', str, opt=False, nargs='?')=None,
-                  features:Param('instead of these: query.npz and gallery.npz of another tool, each with features (N, d), ids, and perhaps groups and cams', str, nargs=2)=None,
+def portrait_eval(model:str,        # folder of a saved model
+                  annotations:str,  # csv with query and gallery rows
+                  root:str=None,    # folder that the paths in it start from (default: the table's own)
+                  features:store_true=False, # score another tool's features: query.npz and gallery.npz in place of model and table, each with features (N, d), ids, perhaps groups and cams
                   out:str=None,     # also write the scores to this csv
                   report:str=None,  # write intervals, labels, subgroups and calibration to csv files in this folder
                   drop:store_true=False, # leave faulty rows out instead of stopping
@@ -199,8 +199,8 @@ def portrait_eval(model:Param('folder of a saved model', str, opt=False, nargs='
     from portrait_nb.annotations import read_annotations
     from portrait_nb.data import portrait_dl
     from portrait_nb.learner import load_portrait_model, report_model, score_model
-    if features: return _eval_features(*features, out)
-    if not (model and annotations and root): raise ValueError("give the model, the table and its folder: portrait_eval out/model my.csv photos/ (or --features query.npz gallery.npz)")
+    if features: return _eval_features(model, annotations, out)
+    root = root or Path(annotations).parent
     if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
     net = load_portrait_model(model)
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')

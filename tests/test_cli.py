@@ -183,11 +183,10 @@ def test_eval_scores_features_of_any_tool(tmp_path, capsys):
         np.savez(tmp_path/f'{k}.npz', **files[k])
     q, g = files['query'], files['gallery']
     want = retrieval_scores(q['features'], g['features'], q['ids'], g['ids'], query_cams=q['cams'], gallery_cams=g['cams'])
-    cli.portrait_eval(features=[str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz')], out=str(tmp_path/'scores.csv'))
+    cli.portrait_eval(str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz'), features=True, out=str(tmp_path/'scores.csv'))
     assert pd.read_csv(tmp_path/'scores.csv', index_col='score').model['macro_mAP'] == pytest.approx(want.macro_mAP, abs=1e-5)
-    with pytest.raises(SystemExit, match='--features'): cli.portrait_eval()
     np.savez(tmp_path/'half.npz', features=q['features'])
-    with pytest.raises(SystemExit, match="no array 'ids'"): cli.portrait_eval(features=[str(tmp_path/'half.npz'), str(tmp_path/'gallery.npz')])
+    with pytest.raises(SystemExit, match="no array 'ids'"): cli.portrait_eval(str(tmp_path/'half.npz'), str(tmp_path/'gallery.npz'), features=True)
 
 
 def test_lint_exits_1_where_it_is_fatal(portraits, tmp_path, capsys):
