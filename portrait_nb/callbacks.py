@@ -92,7 +92,7 @@ class SkipValidation(Callback):
     order = -20
     def before_validate(self): raise CancelValidException
 
-# %% ../nbs/13_callbacks.ipynb #836f8d9c
+# %% ../nbs/13_callbacks.ipynb #cf610919
 class _SmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
         loss = to_detach(learn.loss.mean(), cpu=False).float()
@@ -109,6 +109,7 @@ class _Later:
     "The smoothed loss, read when it is printed"
     def __init__(self, loss): self.loss = loss
     def __str__(self): return f'{self.loss.value.item():.4f}'
+    def __len__(self): return 1 # newer bars ask whether there is a comment
 
 def _show_later(learn):
     learn.progress.pbar.update(learn.iter+1)
