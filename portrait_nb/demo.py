@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DEMO', 'provenance', 'train_portraits', 'drawn_dls', 'half_the_cores', 'run_demo']
 
-# %% ../nbs/25_demo.ipynb #a6747d01
-import json, os, time
+# %% ../nbs/25_demo.ipynb #3a719ed7
+import json, time
 import torch
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +20,12 @@ from .runs import environment
 from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT
 
-# %% ../nbs/25_demo.ipynb #3489d617
+# %% ../nbs/25_demo.ipynb #004889de
 def provenance(**config)->dict: # `config`: what was run, e.g. preset, seed, epochs
     "The circumstances of a run: its configuration, date, commit, hardware and versions"
     return {**config, **environment()}
 
-# %% ../nbs/25_demo.ipynb #145a7b87
+# %% ../nbs/25_demo.ipynb #f99099ba
 DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=15, lr=1e-2) # what `make demo` trains
 
 def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
@@ -41,16 +41,16 @@ def drawn_dls(root, preset, seed=0, erase=.5, bs=64):
     size = PRESETS[preset].size
     return portrait_dls(read_annotations(Path(root)/'annotations.csv', root, PORTRAIT), root, PORTRAIT, size=size, bs=bs, seed=seed, augment=Augment(size, erase=erase))
 
-# %% ../nbs/25_demo.ipynb #edfbbbc6
+# %% ../nbs/25_demo.ipynb #c4ef8382
 @contextmanager
 def half_the_cores():
-    "Let torch use every second core for a while"
+    "Let torch use half of the threads that it would, for a while"
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 2)//2))
+    torch.set_num_threads(max(1, before//2))
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/25_demo.ipynb #c546d7fc
+# %% ../nbs/25_demo.ipynb #02d04b35
 def _picture(learn, root, fname, seed):
     "The paper's Figure 1 for one query, drawn by `seed`"
     look,gallery,asked = Interpreter(learn, learn.dls.device),learn.dls.gallery_df,learn.dls.query_df
@@ -60,7 +60,7 @@ def _picture(learn, root, fname, seed):
     plot_interpretation(root/row.image, look.interpret(root/row.image), found, root, actual=row, fname=fname,
         caption=f'A drawn query taken at random, searched among the {len(people):,} of people with a name. Right: the label it was drawn with; green: the same person, red: another.')
 
-# %% ../nbs/25_demo.ipynb #4a6dd434
+# %% ../nbs/25_demo.ipynb #d1b8a337
 def run_demo(out='out/demo',       # what is written goes here
              data=None,            # where the portraits are, or will be drawn; None: `out/PRESET`
              preset:str='small',   # 'tiny' (300 images), 'small' (12,000), 'bench' or 'full'
@@ -70,12 +70,12 @@ def run_demo(out='out/demo',       # what is written goes here
     "Draw, train, score, describe: the main job, in one call"
     out,start = Path(out),time.time()
     config,root = {**DEMO, **kwargs},Path(data or Path('out')/preset)
-    told = provenance(preset=preset, seed=seed, **config)
     if out.exists() and any(out.iterdir()) and not (out/'run.json').is_file(): raise ValueError(f"'{out}' holds files that are not a demo's; choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    dls = drawn_dls(root, preset, seed, config.pop('erase'))
-    set_seed(seed, reproducible=True)
     with half_the_cores():
+        told = provenance(preset=preset, seed=seed, **config)
+        dls = drawn_dls(root, preset, seed, config.pop('erase'))
+        set_seed(seed, reproducible=True)
         untrained = fss_learner(dls, config['backbone'], pretrained=False).portrait_scores()
         learn = train_portraits(dls, seed=seed, **config)
         table = score_table(trained=learn.portrait_scores(), untrained=untrained, chance=chance_scores(dls))

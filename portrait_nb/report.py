@@ -6,17 +6,16 @@
 __all__ = ['score_intervals', 'paired_test', 'class_report', 'confusion', 'plot_confusion', 'reliability', 'calibration_error',
            'subgroup_scores', 'portrait_report', 'save_report', 'read_features', 'score_features']
 
-# %% ../nbs/12b_report.ipynb #0d416e2c
+# %% ../nbs/12b_report.ipynb #3cc2abbf
 import numpy as np
 import pandas as pd
-import torch
 import zipfile
 from pathlib import Path
 from .metrics import RetrievalScores, _array, _one_hot, macro_f1, piq, retrieval_scores
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12b_report.ipynb #b383bd8c
+# %% ../nbs/12b_report.ipynb #ccdd6569
 def _clusters(query_ids, image_ids):
     "Numbers of the people of both lists; whoever is unidentified is alone"
     ids = pd.Series([*query_ids, *image_ids], dtype=object)
@@ -37,7 +36,7 @@ def _draws(sums, n, seed, block=64):
     weigh = lambda m: np.stack([np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(m)])
     return np.concatenate([weigh(min(block, n-a))@sums for a in range(0, n, block)])
 
-# %% ../nbs/12b_report.ipynb #1149b280
+# %% ../nbs/12b_report.ipynb #f55f30de
 def _names(columns): return [(c, 'mAP' if c=='AP' else 'mINP' if c=='INP' else c.replace('-','')) for c in columns]
 
 def _retrieval_part(found, codes, people):
@@ -66,10 +65,10 @@ def _label_part(name, predicted, actual, n_labels, codes, people):
         return {name: np.where(there.any(1), f1.sum(1)/np.maximum(there.sum(1), 1), np.nan)}
     return sums,scores
 
-# %% ../nbs/12b_report.ipynb #5a947411
+# %% ../nbs/12b_report.ipynb #f972dca4
 def score_intervals(found=None,     # `RetrievalScores`, or None
                     labels=None,    # {sub-task: (predicted, actual)} as `macro_f1` takes them, or None
-                    identities=(),  # of the portraits in `labels`, in their order; '' or -1: unidentified
+                    identities=(),  # of the portraits in `labels`, in their order; '' or -1: unidentified; none at all: each portrait for itself
                     tasks=PORTRAIT, # the sub-tasks
                     n=1000,         # drawn test sets
                     level=.95,      # share of them inside the interval
@@ -77,6 +76,7 @@ def score_intervals(found=None,     # `RetrievalScores`, or None
                    )->pd.DataFrame: # a row a score: value, low, high; macro scores without prefix, PIQ last if all its parts are there
     "Bootstrap confidence intervals over identities"
     parts,labels = [],labels or {}
+    if labels and not len(identities): identities = ['']*len(next(iter(labels.values()))[1])
     for k,(_,actual) in labels.items():
         if len(actual)!=len(identities): raise ValueError(f"identities must name the {len(actual)} portraits of '{k}', got {len(identities)}.")
     if n<2 or not 0<level<1: raise ValueError(f"n must be 2 or more and level between 0 and 1, got {n} and {level}.")
@@ -101,7 +101,7 @@ def _piqs(scores, needed, tasks):
     "(n,) PIQ from {score: (n,) values}"
     return np.array([piq(dict(zip(needed, o)), tasks) for o in zip(*(scores[k] for k in needed))])
 
-# %% ../nbs/12b_report.ipynb #3ac0d0e5
+# %% ../nbs/12b_report.ipynb #ff70b279
 def paired_test(a, b,          # `RetrievalScores` of two models on the same queries
                 score='AP',    # a column of `.per_query`: 'AP', 'INP', 'rank-1' ...
                 macro=True,    # mean over identities, or over queries
@@ -122,7 +122,7 @@ def paired_test(a, b,          # `RetrievalScores` of two models on the same que
     low,high = np.quantile(draws[:,0]/draws[:,1], [(1-level)/2, (1+level)/2])
     return pd.Series(dict(difference=value, low=low, high=high, p=p, identities=by.ngroups, queries=len(a)))
 
-# %% ../nbs/12b_report.ipynb #f6957a23
+# %% ../nbs/12b_report.ipynb #aad4029a
 def class_report(predicted, actual, # as of `macro_f1`
                  labels             # their names
                 )->pd.DataFrame:    # a row a label: precision, recall, f1, borne, claimed; NaN where there is nothing to divide by
@@ -140,7 +140,7 @@ def confusion(predicted, actual, # as of `macro_f1`
     said,is_so = _one_hot(predicted, actual, n_labels)
     return is_so.T.astype(int)@said.astype(int)
 
-# %% ../nbs/12b_report.ipynb #fb5d1258
+# %% ../nbs/12b_report.ipynb #f75f3f98
 def plot_confusion(predicted, actual, # as of `macro_f1`
                    task,              # a `Task`: names and colour
                    ax=None            # where to draw; None: a figure of its own
@@ -158,7 +158,7 @@ def plot_confusion(predicted, actual, # as of `macro_f1`
         ax.grid(visible=False)
     return ax
 
-# %% ../nbs/12b_report.ipynb #8a40cb75
+# %% ../nbs/12b_report.ipynb #ad93efe0
 def reliability(probabilities,  # (N, n_labels), between 0 and 1: softmax, or for a multi-label sub-task sigmoid
                 actual,         # as of `macro_f1`
                 bins:int=15     # bins of equal width
@@ -178,7 +178,7 @@ def calibration_error(probabilities, actual, bins=15)->float: # as of `reliabili
     table = reliability(probabilities, actual, bins)
     return float(np.average((table.confidence-table.right).abs(), weights=table.n)) if len(table) else float('nan')
 
-# %% ../nbs/12b_report.ipynb #96c8f4f9
+# %% ../nbs/12b_report.ipynb #d321f95b
 def subgroup_scores(groups,        # {name: (N,) labels}, e.g. dict(gender=..., age=...); '' or missing: the portrait is left out
                     labels,        # {sub-task: (predicted, actual)} of the N portraits
                     tasks=PORTRAIT,# the sub-tasks
@@ -202,7 +202,7 @@ def _subgroup_search(found, query_rows, at, at_least):
     own = found.per_query[np.isin(query_rows[found.per_query.index], at)]
     return dict(queries=len(own), mAP=own.groupby('identity').AP.mean().mean() if len(at)>=at_least and len(own) else np.nan)
 
-# %% ../nbs/12b_report.ipynb #c39fbaba
+# %% ../nbs/12b_report.ipynb #885f18d2
 def portrait_report(tasks:Tasks,        # the sub-tasks
                     labels:dict,        # {sub-task: (predicted, actual)} of all scored portraits
                     identities=(),      # of these portraits
@@ -232,7 +232,7 @@ def save_report(report:dict, # from `portrait_report`
     for file,table in zip(files, report.values()): table.round(5).to_csv(file)
     return files
 
-# %% ../nbs/12b_report.ipynb #60e661ce
+# %% ../nbs/12b_report.ipynb #2c20ed3e
 _KEYS = ('features','ids','groups','cams')
 
 def read_features(file # an .npz of `features` (N, d), `ids` (N,), and perhaps `groups` and `cams` (N,)

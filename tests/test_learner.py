@@ -45,6 +45,23 @@ def test_any_list_of_tasks_trains_scores_and_travels(portraits, tasks, split, tm
     for k in scores: np.testing.assert_allclose(again[k], scores[k], rtol=1e-6)
 
 
+@pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
+def test_any_list_of_tasks_is_reported(portraits, tasks, tmp_path):
+    learn = learner(portraits, tasks)
+    scores, report = learn.portrait_scores(), learn.portrait_report(n=20)
+    value = report['intervals'].value
+    assert set(value.index) >= {t.name for t in tasks.attributes} | ({'mAP', 'rank1'} if tasks.identity else set())
+    for k in value.index.intersection(list(scores)): np.testing.assert_allclose(value[k], scores[k], rtol=1e-6)
+    assert ('subgroups' in report) == bool({'gender', 'age'} & set(tasks.names)) and all(o.is_file() for o in learn.portrait_report(n=20, folder=tmp_path/'r'))
+
+
+def test_a_report_without_query_or_match(portraits):
+    root, df = portraits
+    for part, tasks in ((df[df.split != 'query'], ATTRIBUTES), (df.assign(identity=np.where(df.split == 'query', 'nobody else', df.identity)), PORTRAIT)):
+        report = learner((root, part), tasks).portrait_report(n=20)
+        assert 'mAP' not in report['intervals'].index and np.isfinite(report['intervals'].value['age'])
+
+
 def test_attribute_scores_agree_with_scikit_learn(portraits):
     learn = fit(learner(portraits))
     _, df = portraits

@@ -164,6 +164,6 @@ def test_features_files(tmp_path):
     with pytest.raises(ValueError, match='not an .npz'): read_features(tmp_path/'x.npy')
     with pytest.raises(FileNotFoundError, match='no such file'): read_features(tmp_path/'none.npz')
 
-@pytest.mark.parametrize('kwargs,words', [(dict(), 'needs `found`'), (dict(n=1), 'n must be 2'), (dict(level=1.), 'level between'), (dict(labels=dict(age=([0],[0]))), "identities must name the 1 portraits of 'age', got 0")])
+@pytest.mark.parametrize('kwargs,words', [(dict(), 'needs `found`'), (dict(n=1), 'n must be 2'), (dict(level=1.), 'level between'), (dict(labels=dict(age=([0],[0])), identities=['a','b']), "identities must name the 1 portraits of 'age', got 2")])
 def test_wrong_intervals_are_refused(kwargs, words):
     with pytest.raises(ValueError, match=words): score_intervals(**kwargs)
