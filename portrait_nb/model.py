@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BNNeck', 'Slice', 'PortraitNet']
 
-# %% ../nbs/10_model.ipynb #48b9ae9e
+# %% ../nbs/10_model.ipynb #1bffb1e5
 import difflib, math, sys
 import torch, timm
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from timm.models import load_checkpoint
 from torch import nn, Tensor
 from .tasks import Tasks, feature_split
 
-# %% ../nbs/10_model.ipynb #3f7f8313
+# %% ../nbs/10_model.ipynb #dcda594a
 def _check_name(backbone):
     "A `ValueError` with the nearest names if timm has no model `backbone`"
     if timm.is_model(backbone) and ('.' not in backbone or backbone in timm.list_pretrained()): return
@@ -44,7 +44,7 @@ def _count_features(body, backbone, size):
         raise ValueError(f"The backbone '{backbone}' cannot read portraits of {size[0]} x {size[1]} pixels: {str(e).splitlines()[0]}") from None
     finally: body.train(training)
 
-# %% ../nbs/10_model.ipynb #aaa3ea6b
+# %% ../nbs/10_model.ipynb #21a9f3bd
 def _reach_weights(backbone, wait=5):
     "Raise `ConnectionError` if the weights of `backbone` are neither in the cache nor, within `wait` seconds, on a hub that answers"
     cfg = timm.get_pretrained_cfg(backbone)
@@ -57,7 +57,7 @@ def _reach_weights(backbone, wait=5):
         raise ConnectionError(f"The pretrained weights of '{backbone}' are not on this machine and the hub could not be asked for them ({type(e).__name__}: {str(e).splitlines()[0]}): "
             "pass pretrained=False to start from random weights, run once with a network to fill the cache, or give a file, pretrained='path/to/model.safetensors'.") from None
 
-# %% ../nbs/10_model.ipynb #018ced11
+# %% ../nbs/10_model.ipynb #43fededc
 def _load_file(body, backbone, path):
     "Load the file `path` into `body`; a file of another network is refused"
     if not Path(path).is_file(): raise FileNotFoundError(f"pretrained='{path}': there is no such file.")
@@ -74,7 +74,7 @@ def _body(backbone, size, pretrained, output_stride=None):
     if pretrained and pretrained is not True: _load_file(body, backbone, pretrained)
     return body
 
-# %% ../nbs/10_model.ipynb #42090e5d
+# %% ../nbs/10_model.ipynb #310f3201
 class BNNeck(nn.Module):
     "Batch normalisation without a bias, then a linear classifier (Luo et al. 2019), which has a bias only where labels are told one by one"
     def __init__(self,
@@ -94,7 +94,7 @@ class BNNeck(nn.Module):
         "Normalise and classify"
         return self.classifier(self.bn(x))
 
-# %% ../nbs/10_model.ipynb #dce0f50c
+# %% ../nbs/10_model.ipynb #8fac7708
 class Slice(nn.Module):
     "Some dimensions of a vector"
     def __init__(self, dims:Tensor): # (d,) int64, which ones
@@ -108,7 +108,7 @@ def _reads(tasks, n_features, split):
     if split=='shared': return [torch.arange(n_features) for _ in tasks]
     raise ValueError(f"split must be 'fss' (each sub-task its part of the vector) or 'shared' (all of it), got {split!r}.")
 
-# %% ../nbs/10_model.ipynb #8288fb8f
+# %% ../nbs/10_model.ipynb #de63c885
 class PortraitNet(nn.Module):
     "A backbone, and for every sub-task a part of its feature vector, a BNNeck and a classifier (Figure 6)"
     def __init__(self,
@@ -133,7 +133,7 @@ class PortraitNet(nn.Module):
         "Features and logits of every sub-task"
         return self.heads(self.pooled(x))
 
-# %% ../nbs/10_model.ipynb #fed305bd
+# %% ../nbs/10_model.ipynb #fc9022b9
 @patch
 def pooled(self:PortraitNet,
            x:Tensor  # (B, 3, H, W) normalised portraits
@@ -146,6 +146,7 @@ def heads(self:PortraitNet,
           pooled:Tensor # (B, n_features)
          )->dict:       # what `forward` returns
     "What every sub-task makes of the vector"
+    if torch.is_autocast_enabled(pooled.device.type): pooled = pooled.float()
     features = {t.name: s(pooled) for t,s in zip(self.tasks, self.slices)}
     return dict(features=features, logits={k: neck(f) for (k,f),neck in zip(features.items(), self.necks)})
 
@@ -154,7 +155,7 @@ def neck(self:PortraitNet, task:str)->BNNeck: # the neck of the sub-task `task`
     "The BNNeck of `task`"
     return self.necks[self.tasks.names.index(self.tasks[task].name)]
 
-# %% ../nbs/10_model.ipynb #d0cb4b0c
+# %% ../nbs/10_model.ipynb #0da80a8b
 @patch
 def embedding(self:PortraitNet,
               out:dict  # what the model returned
