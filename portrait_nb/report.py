@@ -6,7 +6,7 @@
 __all__ = ['score_intervals', 'paired_test', 'class_report', 'confusion', 'plot_confusion', 'reliability', 'calibration_error',
            'subgroup_scores', 'portrait_report', 'save_report', 'read_features', 'score_features']
 
-# %% ../nbs/12b_report.ipynb #3cc2abbf
+# %% ../nbs/12b_report.ipynb #03eb3959
 import numpy as np
 import pandas as pd
 import zipfile
@@ -15,7 +15,7 @@ from .metrics import RetrievalScores, _array, _one_hot, macro_f1, piq, retrieval
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12b_report.ipynb #ccdd6569
+# %% ../nbs/12b_report.ipynb #ba40228e
 def _clusters(query_ids, image_ids):
     "Numbers of the people of both lists; whoever is unidentified is alone"
     ids = pd.Series([*query_ids, *image_ids], dtype=object)
@@ -36,7 +36,7 @@ def _draws(sums, n, seed, block=64):
     weigh = lambda m: np.stack([np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(m)])
     return np.concatenate([weigh(min(block, n-a))@sums for a in range(0, n, block)])
 
-# %% ../nbs/12b_report.ipynb #f55f30de
+# %% ../nbs/12b_report.ipynb #fd7f4415
 def _names(columns): return [(c, 'mAP' if c=='AP' else 'mINP' if c=='INP' else c.replace('-','')) for c in columns]
 
 def _retrieval_part(found, codes, people):
@@ -65,7 +65,7 @@ def _label_part(name, predicted, actual, n_labels, codes, people):
         return {name: np.where(there.any(1), f1.sum(1)/np.maximum(there.sum(1), 1), np.nan)}
     return sums,scores
 
-# %% ../nbs/12b_report.ipynb #f972dca4
+# %% ../nbs/12b_report.ipynb #fb1dcb99
 def score_intervals(found=None,     # `RetrievalScores`, or None
                     labels=None,    # {sub-task: (predicted, actual)} as `macro_f1` takes them, or None
                     identities=(),  # of the portraits in `labels`, in their order; '' or -1: unidentified; none at all: each portrait for itself
@@ -93,15 +93,15 @@ def _intervals(drawn, widths, functions, tasks, level):
     with np.errstate(invalid='ignore'):
         scores = {k:v for d,f in zip(np.split(drawn, np.cumsum(widths)[:-1], 1), functions) for k,v in f(d).items()}
     needed = [*(['mAP','rank1'] if tasks.identity else []), *(t.name for t in tasks.attributes)]
-    if all(k in scores and np.isfinite(scores[k]).all() for k in needed): scores['PIQ'] = _piqs(scores, needed, tasks)
+    if all(k in scores and np.isfinite(scores[k][0]) for k in needed): scores['PIQ'] = _piqs(scores, needed, tasks)
     tail = (1-level)/2
     return pd.DataFrame({k: [v[0], *np.nanquantile(v[1:], [tail, 1-tail])] for k,v in scores.items()}, index=['value','low','high']).T
 
 def _piqs(scores, needed, tasks):
-    "(n,) PIQ from {score: (n,) values}"
-    return np.array([piq(dict(zip(needed, o)), tasks) for o in zip(*(scores[k] for k in needed))])
+    "(n,) PIQ from {score: (n,) values}; NaN for a drawn set in which nobody can be scored"
+    return np.array([piq(dict(zip(needed, o)), tasks) if np.isfinite(o).all() else np.nan for o in zip(*(scores[k] for k in needed))])
 
-# %% ../nbs/12b_report.ipynb #ff70b279
+# %% ../nbs/12b_report.ipynb #be1bddfb
 def paired_test(a, b,          # `RetrievalScores` of two models on the same queries
                 score='AP',    # a column of `.per_query`: 'AP', 'INP', 'rank-1' ...
                 macro=True,    # mean over identities, or over queries
@@ -122,7 +122,7 @@ def paired_test(a, b,          # `RetrievalScores` of two models on the same que
     low,high = np.quantile(draws[:,0]/draws[:,1], [(1-level)/2, (1+level)/2])
     return pd.Series(dict(difference=value, low=low, high=high, p=p, identities=by.ngroups, queries=len(a)))
 
-# %% ../nbs/12b_report.ipynb #aad4029a
+# %% ../nbs/12b_report.ipynb #ebade307
 def class_report(predicted, actual, # as of `macro_f1`
                  labels             # their names
                 )->pd.DataFrame:    # a row a label: precision, recall, f1, borne, claimed; NaN where there is nothing to divide by
@@ -140,7 +140,7 @@ def confusion(predicted, actual, # as of `macro_f1`
     said,is_so = _one_hot(predicted, actual, n_labels)
     return is_so.T.astype(int)@said.astype(int)
 
-# %% ../nbs/12b_report.ipynb #f75f3f98
+# %% ../nbs/12b_report.ipynb #8bd7a3d2
 def plot_confusion(predicted, actual, # as of `macro_f1`
                    task,              # a `Task`: names and colour
                    ax=None            # where to draw; None: a figure of its own
@@ -158,7 +158,7 @@ def plot_confusion(predicted, actual, # as of `macro_f1`
         ax.grid(visible=False)
     return ax
 
-# %% ../nbs/12b_report.ipynb #ad93efe0
+# %% ../nbs/12b_report.ipynb #54a97a93
 def reliability(probabilities,  # (N, n_labels), between 0 and 1: softmax, or for a multi-label sub-task sigmoid
                 actual,         # as of `macro_f1`
                 bins:int=15     # bins of equal width
@@ -178,7 +178,7 @@ def calibration_error(probabilities, actual, bins=15)->float: # as of `reliabili
     table = reliability(probabilities, actual, bins)
     return float(np.average((table.confidence-table.right).abs(), weights=table.n)) if len(table) else float('nan')
 
-# %% ../nbs/12b_report.ipynb #d321f95b
+# %% ../nbs/12b_report.ipynb #12e6191a
 def subgroup_scores(groups,        # {name: (N,) labels}, e.g. dict(gender=..., age=...); '' or missing: the portrait is left out
                     labels,        # {sub-task: (predicted, actual)} of the N portraits
                     tasks=PORTRAIT,# the sub-tasks
@@ -202,7 +202,7 @@ def _subgroup_search(found, query_rows, at, at_least):
     own = found.per_query[np.isin(query_rows[found.per_query.index], at)]
     return dict(queries=len(own), mAP=own.groupby('identity').AP.mean().mean() if len(at)>=at_least and len(own) else np.nan)
 
-# %% ../nbs/12b_report.ipynb #885f18d2
+# %% ../nbs/12b_report.ipynb #ddc9c76c
 def portrait_report(tasks:Tasks,        # the sub-tasks
                     labels:dict,        # {sub-task: (predicted, actual)} of all scored portraits
                     identities=(),      # of these portraits
@@ -232,7 +232,7 @@ def save_report(report:dict, # from `portrait_report`
     for file,table in zip(files, report.values()): table.round(5).to_csv(file)
     return files
 
-# %% ../nbs/12b_report.ipynb #2c20ed3e
+# %% ../nbs/12b_report.ipynb #16fe33e3
 _KEYS = ('features','ids','groups','cams')
 
 def read_features(file # an .npz of `features` (N, d), `ids` (N,), and perhaps `groups` and `cams` (N,)

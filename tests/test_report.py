@@ -167,3 +167,10 @@ def test_features_files(tmp_path):
 @pytest.mark.parametrize('kwargs,words', [(dict(), 'needs `found`'), (dict(n=1), 'n must be 2'), (dict(level=1.), 'level between'), (dict(labels=dict(age=([0],[0])), identities=['a','b']), "identities must name the 1 portraits of 'age', got 2")])
 def test_wrong_intervals_are_refused(kwargs, words):
     with pytest.raises(ValueError, match=words): score_intervals(**kwargs)
+
+def test_a_drawn_set_without_queries_does_not_hide_piq():
+    x = np.eye(3)
+    found = retrieval_scores(x[[0]], x, ['a'], ['a', 'b', 'c'])
+    tasks = Tasks([Task('who', 'appearance', None), Task('age', 'appearance', ['x','y'])])
+    got = score_intervals(found, dict(age=([0,1,1,0], [0,1,0,0])), ['a','a','b','c'], tasks, n=200)
+    assert got.value['PIQ'] == pytest.approx(piq(dict(got.value), tasks)) and got.low['PIQ'] <= got.value['PIQ'] <= got.high['PIQ']
