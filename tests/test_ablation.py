@@ -1,0 +1,119 @@
+"Rows: what they train, that they resume, that eight networks are scored as one"
+import pandas as pd, pytest
+from dataclasses import replace
+from fastai.callback.core import Callback
+from filelock import FileLock
+import portrait_nb.ablation as ablation
+from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, read_results, row_learner, run_key, same_data, summary)
+from portrait_nb.data import portrait_dls
+from portrait_nb.metrics import piq
+from portrait_nb.tasks import PORTRAIT, Tasks
+
+SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None)), bs=16)
+
+def loaders(portraits, tasks=PORTRAIT, **kwargs):
+    root, df = portraits
+    return portrait_dls(df, root, tasks, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu', **kwargs)
+
+def where(tmp_path): return dict(out=tmp_path/'runs', results=tmp_path/'r.csv')
+
+def scores_of(table): return table.drop(columns=['seconds', 'date', 'commit']).reset_index(drop=True)
+
+@pytest.mark.parametrize('row', [*TABLE4, *OURS, *TABLE5], ids=lambda o: o.name)
+def test_a_learner_trains_what_its_row_says(portraits, row):
+    names = ['age'] if row.split == 'single' else ()
+    learn = row_learner(loaders(portraits), row, replace(SHORT, stands_for={**SHORT.stands_for, 'starnet_s050': ('test_byobnet', None)}), names=names)
+    model, loss = learn.model, learn.loss_func
+    assert model.split == ('shared' if row.split == 'single' else row.split) and (loss.metric_loss, loss.weighting, loss.lam, loss.positives) == (row.metric_loss, row.weighting, .5, row.positives)
+    assert model.tasks.names == list(names or row.tasks or PORTRAIT.names) and model.output_stride == (16 if row.backbone == 'hrnet_w32' else None)
+    sampler = learn.dls.train.sampler
+    assert (sampler is None) == (row.sampling == 'random') and (sampler is None or sampler.mixed == (row.sampling == 'shuffle'))
+    assert hasattr(learn, 'logit_adjustment') == bool(row.tau)
+
+def test_the_same_portraits_in_other_batches(portraits):
+    dls = loaders(portraits)
+    again = same_data(dls, sampling='pk', seed=3)
+    assert set(again.train.dataset.df.image) == set(dls.train.dataset.df.image) and list(again.query_df.image) == list(dls.query_df.image) and again.tasks == dls.tasks
+    assert again.train.bs == 16 and again.size == (64, 32) and [type(o) for o in again.train.after_batch.fs] == [type(o) for o in dls.train.after_batch.fs]
+    assert same_data(dls, ['age']).tasks.names == ['age']
+    assert len(same_data(loaders(portraits, augment=False)).train.after_batch.fs) == len(dls.train.after_batch.fs)-1
+
+def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
+    dls, row = loaders(portraits), Row('a')
+    key = run_key(dls, row, SHORT, 0)
+    assert key == run_key(loaders(portraits), replace(row, name='b'), replace(SHORT, name='other'), 0) == run_key(same_data(dls, seed=5), row, SHORT, 0)
+    root, df = portraits
+    other = [run_key(dls, replace(row, lam=.1), SHORT, 0), run_key(dls, row, replace(SHORT, n_epoch=3), 0), run_key(dls, row, SHORT, 1), run_key(loaders((root, df[:-1])), row, SHORT, 0), run_key(loaders(portraits, augment=False), row, SHORT, 0)]
+    assert len({key, *other}) == 6
+
+@pytest.mark.parametrize('tasks', [PORTRAIT, Tasks(PORTRAIT.attributes), Tasks([PORTRAIT['identity']])], ids=['portrait', 'attributes', 'identity'])
+def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monkeypatch):
+    dls, kept = loaders(portraits, tasks), {}
+    real = ablation.outcome
+    monkeypatch.setattr(ablation, 'outcome', lambda learn: (kept.update(learn.portrait_scores(), params=sum(o.numel() for o in learn.model.parameters())), real(learn))[1])
+    line = Experiments([Row('fss')]).run(dls, SHORT, **where(tmp_path)).iloc[0]
+    for k in [*tasks.names, 'mAP', 'rank1', 'rank5', 'PIQ', 'params']:
+        if k in kept: assert line[k] == pytest.approx(kept[k], abs=1e-5)
+    assert 'PIQ_low' in line and line.PIQ_low <= line.PIQ <= line.PIQ_high and line.backbone == 'test_byobnet' and line.n_epoch == 2
+
+def test_eight_networks_are_scored_as_one(portraits, tmp_path):
+    dls, run = loaders(portraits), where(tmp_path)
+    line = TABLE4.run(dls, SHORT, ['single'], **run).iloc[0]
+    assert line.PIQ == pytest.approx(piq({'mAP': line.mAP, 'rank1': line.rank1, **{t.name: line[t.name] for t in PORTRAIT.attributes}}), abs=1e-4)
+    alone = row_learner(dls, Row('x', 'shared'), SHORT, 0, ['age'])
+    with alone.no_bar(), alone.no_logging(): alone.fit_one_cycle(2, 1e-2)
+    assert line.age == pytest.approx(alone.portrait_scores()['age'], abs=1e-5)
+    losses = pd.read_csv(tmp_path/'r_losses.csv')
+    assert len(losses) == 2*8 and set(losses.task) == set(PORTRAIT.names) and line.params > 8*150_000
+
+def test_what_is_there_is_not_trained_again(portraits, tmp_path, monkeypatch):
+    dls, run = loaders(portraits), where(tmp_path)
+    first = TABLE4.run(dls, SHORT, ['fss'], **run)
+    monkeypatch.setattr(ablation, 'row_learner', lambda *a: pytest.fail('trained again'))
+    assert TABLE4.run(dls, SHORT, ['fss'], **run).equals(first)
+    run['results'].unlink()
+    assert scores_of(TABLE4.run(dls, SHORT, ['fss'], **run)).equals(scores_of(first))
+
+def test_columns_may_differ_between_lines(portraits, tmp_path):
+    dls, run = loaders(portraits), where(tmp_path)
+    TABLE5.run(dls, SHORT, ['reid-none'], **run)
+    both = (TABLE4+TABLE5).run(dls, SHORT, ['fss', 'reid-none'], **run)
+    assert list(both.row) == ['reid-none', 'fss'] and both.age.isna().tolist() == [True, False] and both.mAP.notna().all()
+    assert read_results(run['results']).equals(both) and list(summary(both, 'age').index) == ['fss']
+
+class Stop(Callback):
+    "An interrupt in the middle of the second epoch"
+    order = 200
+    def after_batch(self):
+        if self.training and self.epoch == 1: raise KeyboardInterrupt
+
+def test_an_interrupted_row_goes_on(portraits, tmp_path, monkeypatch):
+    dls, real = loaders(portraits), ablation.row_learner
+    whole = TABLE4.run(dls, SHORT, ['uncertainty'], **where(tmp_path/'a'))
+    def stopping(*args):
+        learn = real(*args)
+        learn.add_cb(Stop())
+        return learn
+    monkeypatch.setattr(ablation, 'row_learner', stopping)
+    with pytest.raises(KeyboardInterrupt): TABLE4.run(dls, SHORT, ['uncertainty'], **where(tmp_path/'b'))
+    assert not (tmp_path/'b'/'r.csv').exists()
+    monkeypatch.setattr(ablation, 'row_learner', real)
+    rest = TABLE4.run(dls, SHORT, ['uncertainty'], **where(tmp_path/'b'))
+    assert scores_of(rest).equals(scores_of(whole))
+
+def test_two_processes_keep_out_of_each_others_way(portraits, tmp_path, capsys):
+    dls, run = loaders(portraits), where(tmp_path)
+    folder = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)
+    folder.mkdir(parents=True)
+    with FileLock(folder/'lock'): got = TABLE4.run(dls, SHORT, ['fss', 'shared'], **run)
+    assert 'fss, seed 0: another process is training it.' in capsys.readouterr().out and list(got.row) == ['shared']
+
+def test_grid_multiplies_out():
+    got = grid(Row('x', metric_loss='br'), lam=(.1, .5), positives=('sum', 'mean'))
+    assert [(o.lam, o.positives) for o in got] == [(.1, 'sum'), (.1, 'mean'), (.5, 'sum'), (.5, 'mean')] and all(o.metric_loss == 'br' for o in got)
+    with pytest.raises(TypeError): grid(Row('x'), depth=(1, 2))
+
+def test_wrong_use(portraits, tmp_path):
+    with pytest.raises(ValueError, match='same name'): Experiments([Row('a'), Row('a')])
+    with pytest.raises(KeyError, match="no row 'best'"): TABLE4.run(loaders(portraits), SHORT, ['best'], **where(tmp_path))
+    with pytest.raises(ValueError, match="scale must be one of"): TABLE4.run(loaders(portraits), 'huge', **where(tmp_path))
