@@ -6,13 +6,13 @@
 __all__ = ['says_why', 'portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_lint', 'portrait_eval',
            'portrait_interpret', 'portrait_ablate']
 
-# %% ../nbs/30_cli.ipynb #85297297
+# %% ../nbs/30_cli.ipynb #76d52756
 import json, sys
 from fastcore.script import call_parse, store_true
 from functools import wraps
 from pathlib import Path
 
-# %% ../nbs/30_cli.ipynb #faee9e80
+# %% ../nbs/30_cli.ipynb #52546cdf
 def says_why(f):
     "Turn the errors that a user can mend into one sentence and exit code 1"
     @wraps(f)
@@ -22,7 +22,7 @@ def says_why(f):
         except KeyboardInterrupt: sys.exit(f'{f.__name__}: interrupted.')
     return inner
 
-# %% ../nbs/30_cli.ipynb #394ad41d
+# %% ../nbs/30_cli.ipynb #a97c58f5
 @call_parse
 @says_why
 def portrait_synth(path:str,            # folder to draw into
@@ -50,7 +50,7 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
     print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
-# %% ../nbs/30_cli.ipynb #7bdba1fe
+# %% ../nbs/30_cli.ipynb #51912f95
 def _near_names(columns):
     "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
     from portrait_nb.annotations import COLUMNS, _nearest
@@ -85,7 +85,7 @@ def _asked_tasks(file, csv):
     columns = read_header(csv)
     return _file_tasks(file) if file else _paper_tasks(csv, columns)
 
-# %% ../nbs/30_cli.ipynb #6474c26e
+# %% ../nbs/30_cli.ipynb #48dd189a
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
@@ -100,7 +100,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #b6e6d31e
+# %% ../nbs/30_cli.ipynb #de39892b
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -152,7 +152,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #1d048811
+# %% ../nbs/30_cli.ipynb #9869c909
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -183,7 +183,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     print(found)
     if faults or found.fatal: sys.exit(1)
 
-# %% ../nbs/30_cli.ipynb #ca4ef70a
+# %% ../nbs/30_cli.ipynb #a7f5e86d
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
@@ -234,7 +234,7 @@ def portrait_interpret(model:str,         # folder of a saved model
     if gallery: print(found.round(3).to_string())
     if out: plot_interpretation(photo, told, found, gallery, fname=out)
 
-# %% ../nbs/30_cli.ipynb #1a9a4fec
+# %% ../nbs/30_cli.ipynb #b2db9ac9
 def _ablation_data(scale, annotations, root):
     "The DataLoaders of a scale: drawn portraits, or the photographs of a table"
     from portrait_nb.ablation import drawn_loaders, table_loaders
@@ -253,7 +253,8 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
                     annotations:str=None,   # csv of your own portraits (default: portraits are drawn)
                     root:str=None,          # folder of their pictures; of drawn portraits: where they are, or will be (default: out/PRESET)
                     out:str='out/ablation', # folder of the runs
-                    results:str=None        # csv that lines are added to (default: OUT/PRESET.csv)
+                    results:str=None,       # csv that lines are added to (default: OUT/PRESET.csv)
+                    cameras:store_true=False # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                    ):
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
     from portrait_nb.ablation import OURS, SCALES, TABLE4, TABLE5, summary
@@ -261,6 +262,6 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
     chosen = rows.split(',') if rows else list(TABLE4.rows)
     _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(every.rows)) for o in chosen if o not in every.rows})
     dls = _ablation_data(SCALES[preset], annotations, root)
-    found = every.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)')
+    found = every.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
     for score in ('PIQ','mAP'):
         if score in found and found[score].notna().any(): print(f'\n{score}\n{summary(found, score, chosen).round(3).to_string()}')

@@ -50,7 +50,7 @@ def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
 def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monkeypatch):
     dls, kept = loaders(portraits, tasks), {}
     real = ablation.outcome
-    monkeypatch.setattr(ablation, 'outcome', lambda learn: (kept.update(learn.portrait_scores(), params=sum(o.numel() for o in learn.model.parameters())), real(learn))[1])
+    monkeypatch.setattr(ablation, 'outcome', lambda learn, *args: (kept.update(learn.portrait_scores(), params=sum(o.numel() for o in learn.model.parameters())), real(learn, *args))[1])
     line = Experiments([Row('fss')]).run(dls, SHORT, **where(tmp_path)).iloc[0]
     for k in [*tasks.names, 'mAP', 'rank1', 'rank5', 'PIQ', 'params']:
         if k in kept: assert line[k] == pytest.approx(kept[k], abs=1e-5)
