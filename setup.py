@@ -15,6 +15,6 @@ setup(
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
                  'Topic :: Scientific/Engineering :: Image Recognition'],
     packages=find_packages(include=['portrait_nb*']), python_requires=f">={cfg['min_python']}",
-    install_requires=cfg['requirements'].split(), extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev','bench')},
+    install_requires=cfg['requirements'].split(), extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev','bench','distributed')},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['portrait_nb=portrait_nb._modidx:d']},
     zip_safe=False)

@@ -6,23 +6,27 @@
 __all__ = ['says_why', 'portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_lint', 'portrait_eval',
            'portrait_interpret', 'portrait_ablate']
 
-# %% ../nbs/30_cli.ipynb #76d52756
-import json, sys
+# %% ../nbs/30_cli.ipynb #9abe9275
+import io, json, os, sys
+from contextlib import nullcontext, redirect_stdout
 from fastcore.script import call_parse, store_true
 from functools import wraps
 from pathlib import Path
 
-# %% ../nbs/30_cli.ipynb #52546cdf
+# %% ../nbs/30_cli.ipynb #adb541c4
+def _is_first(): return os.environ.get('RANK', '0')=='0' # torchrun numbers the processes that it starts
+
 def says_why(f):
     "Turn the errors that a user can mend into one sentence and exit code 1"
     @wraps(f)
     def inner(*args, **kwargs):
-        try: return f(*args, **kwargs)
-        except (ValueError, OSError) as e: sys.exit(f'{f.__name__}: {e}')
+        try:
+            with nullcontext() if _is_first() else redirect_stdout(io.StringIO()): return f(*args, **kwargs)
+        except (ValueError, OSError, ImportError) as e: sys.exit(f'{f.__name__}: {e}')
         except KeyboardInterrupt: sys.exit(f'{f.__name__}: interrupted.')
     return inner
 
-# %% ../nbs/30_cli.ipynb #a97c58f5
+# %% ../nbs/30_cli.ipynb #9c901c45
 @call_parse
 @says_why
 def portrait_synth(path:str,            # folder to draw into
@@ -50,7 +54,7 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
     print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
-# %% ../nbs/30_cli.ipynb #51912f95
+# %% ../nbs/30_cli.ipynb #440385f6
 def _near_names(columns):
     "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
     from portrait_nb.annotations import COLUMNS, _nearest
@@ -85,7 +89,7 @@ def _asked_tasks(file, csv):
     columns = read_header(csv)
     return _file_tasks(file) if file else _paper_tasks(csv, columns)
 
-# %% ../nbs/30_cli.ipynb #48dd189a
+# %% ../nbs/30_cli.ipynb #58c4d9eb
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
@@ -100,7 +104,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #de39892b
+# %% ../nbs/30_cli.ipynb #53d1881b
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -116,7 +120,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    positives:str='sum',        # of Batch Rank: sum (Eq. 4) or mean
                    epochs:int=100,             # the paper's schedule is stretched to it
                    lr:float=3.5e-4,            # base learning rate
-                   bs:int=128,                 # portraits a batch
+                   bs:int=128,                 # portraits a batch; of several processes (torchrun) together
                    sampling:str='random',      # random, pk (identities x 4 portraits each) or shuffle (pk mixed with the unidentified)
                    height:int=256,             # of the portraits in pixels
                    width:int=128,              # of the portraits in pixels
@@ -137,10 +141,12 @@ def _finish(run):
     "Train what is left, save, score"
     from portrait_nb.learner import save_portrait_model
     learn = run.fit()
-    save_portrait_model(learn, run.path/'model', overwrite=True)
+    if _is_first(): save_portrait_model(learn, run.path/'model', overwrite=True)
     print(f'The model is in {run.path}/model, the losses in {run.path}/log.csv')
     there = [o for o in ('query','gallery') if len(getattr(learn.dls, f'{o}_df'))]
-    if len(there) > (learn.dls.tasks.identity is not None): _report(learn.portrait_scores(run.config['cameras']), run.path/'scores.csv')
+    if len(there) > (learn.dls.tasks.identity is not None):
+        with run.processes(): scores = learn.portrait_scores(run.config['cameras'])
+        if _is_first(): _report(scores, run.path/'scores.csv')
     else: print('Nothing is scored: that takes rows whose split is gallery, and for an identity others whose split is query.')
 
 def _report(scores, fname=None):
@@ -152,7 +158,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #9869c909
+# %% ../nbs/30_cli.ipynb #152b7da4
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -183,7 +189,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     print(found)
     if faults or found.fatal: sys.exit(1)
 
-# %% ../nbs/30_cli.ipynb #a7f5e86d
+# %% ../nbs/30_cli.ipynb #748349f6
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
@@ -234,7 +240,7 @@ def portrait_interpret(model:str,         # folder of a saved model
     if gallery: print(found.round(3).to_string())
     if out: plot_interpretation(photo, told, found, gallery, fname=out)
 
-# %% ../nbs/30_cli.ipynb #b2db9ac9
+# %% ../nbs/30_cli.ipynb #35272c5a
 def _ablation_data(scale, annotations, root):
     "The DataLoaders of a scale: drawn portraits, or the photographs of a table"
     from portrait_nb.ablation import drawn_loaders, table_loaders

@@ -6,7 +6,7 @@
 __all__ = ['MEAN', 'STD', 'PictureError', 'read_portrait', 'encode_labels', 'Portraits', 'normalise', 'denormalise', 'Normalise',
            'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders', 'portrait_dls']
 
-# %% ../nbs/06_data.ipynb #b1cdcb39
+# %% ../nbs/06_data.ipynb #7d104ab9
 import os, random
 import kornia.augmentation as K
 import numpy as np
@@ -19,7 +19,7 @@ from torch import nn, Tensor
 from .style import show_sheet
 from .tasks import Task, Tasks
 
-# %% ../nbs/06_data.ipynb #9a54a98f
+# %% ../nbs/06_data.ipynb #d7edcd48
 class PictureError(OSError):
     "A picture that cannot be decoded"
 
@@ -42,7 +42,7 @@ def _rgb(img):
     if 'transparency' in img.info: img = img.convert('RGBA')
     return img.convert('RGB')
 
-# %% ../nbs/06_data.ipynb #0fc80253
+# %% ../nbs/06_data.ipynb #4495bbbc
 def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
                   size=(256,128)    # (height, width) in pixels
                  )->Tensor:         # (3, height, width) uint8
@@ -55,7 +55,7 @@ def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
         name = image if isinstance(image, (str,Path)) else f'this {type(image).__name__}'
         raise PictureError(f"{name}: the picture cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}); put a good file in its place or take its row out of the table.") from None
 
-# %% ../nbs/06_data.ipynb #4cb897a8
+# %% ../nbs/06_data.ipynb #2816c874
 def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
     if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
@@ -78,7 +78,7 @@ def _unknown(cells, task, label):
     known = ', '.join(task.labels[:8]) + (' ...' if task.n_labels>8 else '')
     raise ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; the task knows {known}.")
 
-# %% ../nbs/06_data.ipynb #8f6f7689
+# %% ../nbs/06_data.ipynb #646f27be
 def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
@@ -94,7 +94,7 @@ def _with_train_identities(df, tasks):
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
     return tasks.with_identities(known)
 
-# %% ../nbs/06_data.ipynb #d8c4e03a
+# %% ../nbs/06_data.ipynb #a8567106
 class Portraits:
     "The rows of a table as a dataset of `(picture, row)`; the labels of all rows are in `labels`"
     n_inp = 1
@@ -116,7 +116,7 @@ class Portraits:
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
 
-# %% ../nbs/06_data.ipynb #8107c4e1
+# %% ../nbs/06_data.ipynb #5a4abc1c
 MEAN,STD = [255*torch.tensor(o)[:,None,None] for o in ([.485,.456,.406], [.229,.224,.225])] # of ImageNet, for bytes
 
 def normalise(x:Tensor  # (..., 3, H, W) uint8
@@ -135,7 +135,7 @@ class Normalise(Transform):
     def encodes(self, x:torch.Tensor): return normalise(x)
     def decodes(self, x:torch.Tensor): return denormalise(x)
 
-# %% ../nbs/06_data.ipynb #25e879e5
+# %% ../nbs/06_data.ipynb #3c26862e
 class Augment(Transform):
     "Crop, flip and erase, each drawn for each portrait; in training only"
     order,split_idx = 20,0
@@ -156,7 +156,7 @@ class Augment(Transform):
             torch.default_generator.manual_seed(self.rng.getrandbits(63))
             return self.steps(x)
 
-# %% ../nbs/06_data.ipynb #6fd556e7
+# %% ../nbs/06_data.ipynb #29d7a368
 def deal(own:list,       # a list of rows for each identity
          p:int,          # identities a batch
          k:int,          # portraits of each
@@ -171,7 +171,7 @@ def deal(own:list,       # a list of rows for each identity
     row = np.concatenate([np.resize(rng.permutation(own[i]), (groups[i],k)) for i in rng.permutation(len(own))])
     return rng.permutation(row.reshape(p,n,k).swapaxes(0,1).reshape(n,p*k))
 
-# %% ../nbs/06_data.ipynb #9f4e77a9
+# %% ../nbs/06_data.ipynb #1e3c26b6
 class PKSampler:
     "Which rows the batches of an epoch hold: P identities x K portraits, alone or mixed with the unidentified rest"
     def __init__(self,
@@ -182,7 +182,7 @@ class PKSampler:
                 ):
         rows = pd.Series(identities, dtype=object).reset_index(drop=True)
         own = rows.groupby(rows).indices
-        self.rest,self.k,self.p,self.mixed = own.pop('', np.array([], dtype=int)),k,p,mixed
+        self.rest,self.k,self.p,self.mixed,self.dealt = own.pop('', np.array([], dtype=int)),k,p,mixed,True
         self.own = list(own.values())
         if not (isinstance(k, int) and k>=2): raise ValueError(f"k must be 2 or more, the portraits of one identity in a batch, got {k!r}.")
         if p is not None and not (isinstance(p, int) and p>=2): raise ValueError(f"p must be 2 or more, the identities in a batch, got {p!r}.")
@@ -196,7 +196,7 @@ class PKSampler:
         beside,own = bs-p*self.k,ceil(sum(ceil(len(o), self.k) for o in self.own), p)
         alone = ceil(len(self.rest), bs) if self.mixed and not beside else 0
         if beside: own = max(own, ceil(len(self.rest), beside))
-        more = -(own+alone)%max(1, num_distrib())
+        more = -(own+alone)%(max(1, num_distrib()) if self.dealt else 1)
         return (p, own, alone+more) if alone else (p, own+more, 0)
 
     def epoch(self,
@@ -210,7 +210,7 @@ class PKSampler:
         if beside: return rng.permuted(np.hstack([rows,rest]), axis=1)
         return rng.permutation(np.vstack([rows,rest])) if alone else rows
 
-# %% ../nbs/06_data.ipynb #c19e0f97
+# %% ../nbs/06_data.ipynb #03f1ce28
 @patch
 def _identities(self:PKSampler, bs):
     "P for batches of `bs`"
@@ -223,7 +223,7 @@ def _identities(self:PKSampler, bs):
         raise ValueError(f"bs={bs} does not hold p={p} identities x k={k} portraits{' and unidentified ones' if self.mixed else ''}; take {'more than ' if self.mixed else ''}bs={max(2,p)*k}.")
     return p
 
-# %% ../nbs/06_data.ipynb #bdc1f0f4
+# %% ../nbs/06_data.ipynb #91f93703
 class PortraitLoader(TfmdDL):
     "Batches of `(image, labels)` from `Portraits`"
     def __init__(self, *args, sampler=None, **kwargs):
@@ -265,7 +265,7 @@ class PortraitLoader(TfmdDL):
             if isinstance(b, PictureError): raise b
             yield b
 
-# %% ../nbs/06_data.ipynb #7b60265a
+# %% ../nbs/06_data.ipynb #ac10836f
 def _check_table(df, root):
     "Refuse a table that cannot be loaded from"
     for c in ('image','split'):
@@ -287,10 +287,11 @@ def _sampler(df, tasks, sampling, k, p):
     return PKSampler(_column(df, tasks.identity), k, p, mixed=sampling=='shuffle')
 
 def _n_workers(n, num_workers, device):
-    "None: no workers where they would take the training's cores (no GPU) or the set is decoded in a moment, else one for every core but one, at most 8"
-    return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, (os.cpu_count() or 2)-1))
+    "None: no workers where they would take the training's cores (no GPU) or the set is decoded in a moment, else one for every core but one that is this process's, at most 8"
+    cores = (os.cpu_count() or 2)//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, cores-1))
 
-# %% ../nbs/06_data.ipynb #b1f515e8
+# %% ../nbs/06_data.ipynb #24a3f18a
 def _steps(augment, size):
     "What a batch goes through on the device"
     if isinstance(augment, Augment):
@@ -299,7 +300,7 @@ def _steps(augment, size):
     if augment not in (True, False): raise ValueError(f"augment must be True, False or an Augment, got {augment!r}.")
     return [Normalise(), Augment(size)] if augment else [Normalise()]
 
-# %% ../nbs/06_data.ipynb #c4f13fa7
+# %% ../nbs/06_data.ipynb #b0377bbe
 def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 root,                 # the folder its paths start from
                 tasks:Tasks,          # the sub-tasks, identities filled in
@@ -317,7 +318,7 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
     return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=bs if sampler else min(bs, max(1,len(df))), sampler=sampler, shuffle=train, drop_last=train and len(df)>bs,
                           num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device)
 
-# %% ../nbs/06_data.ipynb #c67afe54
+# %% ../nbs/06_data.ipynb #b1944f71
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
@@ -346,7 +347,7 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
     if seed is not None: loaders[0].rng = random.Random(seed)
     return PortraitLoaders(*loaders, path=root, device=loaders[0].device)
 
-# %% ../nbs/06_data.ipynb #aa6b90c2
+# %% ../nbs/06_data.ipynb #2c9a692e
 def _told(task, label):
     "The words for one number, or one row of numbers"
     if task.multilabel: return '-' if (label<0).any() else '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none'

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SMOOTH', 'unit', 'is_labelled', 'batch_rank_loss', 'batch_hard_triplet_loss', 'class_loss', 'PortraitLoss']
 
-# %% ../nbs/11_losses.ipynb #9c7226de
+# %% ../nbs/11_losses.ipynb #de370dfb
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .tasks import Tasks
 
-# %% ../nbs/11_losses.ipynb #176a7ade
+# %% ../nbs/11_losses.ipynb #f0c7c719
 def _full(x): return x if x.dtype==torch.float64 else x.float()
 
 def _no_autocast(x): return torch.autocast(x.device.type, enabled=False)
@@ -26,7 +26,7 @@ def unit(x:Tensor,    # (N, d) features
     x = torch.where(zero, 0, x)/torch.where(zero, 1, top)
     return x/torch.where(zero, 1, x.norm(dim=1, keepdim=True))
 
-# %% ../nbs/11_losses.ipynb #d95d3f28
+# %% ../nbs/11_losses.ipynb #95c76694
 def is_labelled(labels:Tensor, # (N,) label numbers, or (N, C) of 0/1
                 ignore=-1      # the mark of an unknown label; in a multi-hot row, one mark makes the row unknown
                )->Tensor:      # (N,) bool
@@ -41,7 +41,7 @@ def _pairs(labels, ignore):
     hot = (labels>0).float()
     return others & (hot@hot.T>0), others
 
-# %% ../nbs/11_losses.ipynb #3514c765
+# %% ../nbs/11_losses.ipynb #342d9f2c
 def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are normalised here
                     labels:Tensor,        # (N,) label numbers, or multi-hot (N, C), where sharing one label makes a positive
                     positives:str='sum',  # 'sum': Eq. 4; 'mean': an anchor's sum is divided by the number of its positives
@@ -60,7 +60,7 @@ def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are norma
         if positives=='mean': loss = loss/same.sum(1).clamp_min(1)
         return loss.sum()/known.sum().clamp_min(1)
 
-# %% ../nbs/11_losses.ipynb #ccdd3bd1
+# %% ../nbs/11_losses.ipynb #af6db51c
 def _check_batch(features, labels):
     if features.ndim!=2 or labels.ndim not in (1,2) or len(features)!=len(labels):
         raise ValueError(f"features must be (N, d) and labels (N,) or (N, C) with the same N, got {tuple(features.shape)} and {tuple(labels.shape)}.")
@@ -68,7 +68,7 @@ def _check_batch(features, labels):
 def _check_choice(name, value, choices):
     if value not in choices: raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
-# %% ../nbs/11_losses.ipynb #d5d38cba
+# %% ../nbs/11_losses.ipynb #f4cea8a9
 def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are normalised here
                             labels:Tensor,     # (N,) label numbers, or multi-hot (N, C), where sharing one label makes a positive
                             margin:float=0.3,  # of Euclidean distance on the unit sphere, which is at most 2
@@ -87,7 +87,7 @@ def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are 
         loss = torch.where(has_both, farthest-nearest+margin, 0).clamp_min(0)
         return loss.sum()/has_both.sum().clamp_min(1)
 
-# %% ../nbs/11_losses.ipynb #a5c9c47f
+# %% ../nbs/11_losses.ipynb #895a58a9
 def class_loss(logits:Tensor,         # (N, n_labels)
                labels:Tensor,         # (N,) label numbers, or (N, n_labels) of 0/1
                ignore:int=-1          # rows so labelled take no part
@@ -101,23 +101,24 @@ def class_loss(logits:Tensor,         # (N, n_labels)
         else: loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction='none').mean(1)
         return torch.where(known, loss, 0).sum()/known.sum().clamp_min(1)
 
-# %% ../nbs/11_losses.ipynb #680b0d50
+# %% ../nbs/11_losses.ipynb #f555eb71
 class PortraitLoss(nn.Module):
     "The loss of all sub-tasks: Eq. 5 for each, then their average or Eq. 6"
     def __init__(self, tasks:Tasks,           # the sub-tasks; `dls.tasks`
                  metric_loss:str=None,        # None, 'br' (Batch Rank) or 'triplet'
                  weighting:str='average',     # 'average': the mean over all sub-tasks; 'uncertainty': Eq. 6, with `.s` learnt; 'gradnorm', 'dwa': see below
                  lam:float=0.5,               # weight of the metric loss in Eq. 5
-                 positives:str='sum'          # of Batch Rank: 'sum' is Eq. 4, 'mean' counts every anchor alike
+                 positives:str='sum',         # of Batch Rank: 'sum' is Eq. 4, 'mean' counts every anchor alike
+                 shares:int=1                 # the metric loss compares within each of so many equal shares of the batch
                 ):
         super().__init__()
         _check_choice('metric_loss', metric_loss, (None,'br','triplet'))
         _check_choice('weighting', weighting, ('average','uncertainty','gradnorm','dwa'))
         _check_choice('positives', positives, ('sum','mean'))
-        self.tasks,self.metric_loss,self.weighting,self.lam,self.positives = tasks,metric_loss,weighting,lam,positives
+        self.tasks,self.metric_loss,self.weighting,self.lam,self.positives,self.shares = tasks,metric_loss,weighting,lam,positives,shares
         self.register_parameter('s', nn.Parameter(torch.zeros(len(tasks))) if weighting=='uncertainty' else None)
         for o in {'gradnorm': ('weights','norms'), 'dwa': ('weights',)}.get(weighting, ()): self.register_buffer(o, torch.ones(len(tasks)) if o=='weights' else torch.zeros(len(tasks)))
-        self.parts,self.counts = {},{}
+        self.parts,self.counts,self.across = {},{},None # the last for several processes, see `distributed`
 
     def forward(self, output:dict,  # {'features': {task: (N, d)}, 'logits': {task: (N, n_labels)}}
                 labels:dict         # {task: (N,) int, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown}
@@ -131,7 +132,7 @@ class PortraitLoss(nn.Module):
 
     def _one_task(self, task, logits, features, y):
         "`(L_i, is anything labelled)`, both on the device"
-        cls,ml = class_loss(logits, y), self._metric(features, y)
+        cls,ml = class_loss(logits, y), self._metric(features, y) if self.shares==1 else self._metric_in_shares(features, y)
         n = is_labelled(y).sum()
         self.parts[task.name],self.counts[task.name] = dict(cls=cls.detach(), ml=ml.detach()), n
         return cls+self.lam*ml, n>0
@@ -141,9 +142,17 @@ class PortraitLoss(nn.Module):
         if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
         return torch.zeros((), device=y.device)
 
+    def _metric_in_shares(self, features, y):
+        "The shares' metric losses, averaged by how many are labelled in each"
+        if features is None or not len(y): return self._metric(features, y)
+        size = -(-len(y)//self.shares)
+        losses,n = zip(*((self._metric(f, o), is_labelled(o).sum()) for f,o in zip(features.split(size), y.split(size))))
+        n = torch.stack(n)
+        return (torch.stack(losses)*n).sum()/n.sum().clamp_min(1)
+
     def no_weight_decay(self)->set: return set() if self.s is None else {'s'} # names of the parameters that weight decay must leave alone
 
-# %% ../nbs/11_losses.ipynb #60926477
+# %% ../nbs/11_losses.ipynb #4880e818
 def _task_batch(task, output, labels, metric_loss):
     "`(logits, features or None, labels)` of one sub-task, shapes checked"
     name = task.name
@@ -156,7 +165,7 @@ def _task_batch(task, output, labels, metric_loss):
     if tuple(y.shape)!=want: raise ValueError(f"The labels of '{name}' must be {want} to go with logits {tuple(logits.shape)}, got {tuple(y.shape)}.")
     return logits, output['features'][name] if metric_loss else None, y
 
-# %% ../nbs/11_losses.ipynb #2246905f
+# %% ../nbs/11_losses.ipynb #0387dbf6
 SMOOTH = .1 # share of the newest batch in the mean length of a gradient
 
 @patch
@@ -168,8 +177,10 @@ def _weighted(self:PortraitLoss, losses, known, output):
 @patch
 def _even_out(self:PortraitLoss, losses, known, features):
     "Set `weights` so that the gradients at the features are equally long"
+    features,over_all = self.across or (features,None)
     grads = [torch.autograd.grad(l, features[t.name], retain_graph=True, allow_unused=True)[0] for l,t in zip(losses, self.tasks)]
     new = torch.stack([losses.new_zeros(()) if g is None else _full(g).norm() for g in grads])
+    if over_all: new = over_all(new)
     self.norms.copy_(torch.where(known&(new>0), torch.where(self.norms>0, self.norms.lerp(new, SMOOTH), new), self.norms))
     seen = self.norms>0
     w = torch.where(seen, 1/torch.where(seen, self.norms, 1), 0)

@@ -8,15 +8,15 @@ __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'E
            'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
            'read_config', 'open_run']
 
-# %% ../nbs/15_runs.ipynb #5f28ede2
-import hashlib, io, json, math, os, platform, random, subprocess, tempfile, time, traceback
+# %% ../nbs/15_runs.ipynb #3bf7cd1d
+import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from contextlib import nullcontext
 from datetime import date
-from fastai.basics import Callback, L, Learner, Optimizer, set_seed, to_device
+from fastai.basics import Callback, L, Learner, Optimizer, num_distrib, rank_distrib, set_seed, to_device
 from fastai.callback.core import CancelEpochException
 from fastcore.basics import patch
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from .learner import fss_learner
 from .style import INK, STYLE
 from .tasks import Tasks
 
-# %% ../nbs/15_runs.ipynb #86c6dc0b
+# %% ../nbs/15_runs.ipynb #ffcd5a0e
 def write_safely(path,      # file to write or replace
                  data:bytes # all of it
                 ):
@@ -55,7 +55,7 @@ def _sync_folder(path):
     try: os.fsync(folder)
     finally: os.close(folder)
 
-# %% ../nbs/15_runs.ipynb #315fe185
+# %% ../nbs/15_runs.ipynb #88d025ce
 def _plain(o):
     "`o` in types that are read back without running code"
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
@@ -80,7 +80,7 @@ def set_random_states(dls, states):
     for dl,o in zip(dls.loaders, states['loaders']):
         if o is not None: dl.rng.setstate(o)
 
-# %% ../nbs/15_runs.ipynb #cbb39e8e
+# %% ../nbs/15_runs.ipynb #b306467e
 def _keepers(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')} # a Callback passes unknown names on to its Learner
 
 def _recorded(learn):
@@ -114,7 +114,7 @@ def set_learner_state(learn:Learner, # about to fit, built as the one that was s
         elif o: raise ValueError(f"The checkpoint was written with the callback '{k}', which this Learner does not have.")
     set_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_runs.ipynb #6fe67d15
+# %% ../nbs/15_runs.ipynb #0f68455f
 CHECKPOINT = 1 # the format
 
 class RunError(OSError):
@@ -136,7 +136,27 @@ def read_checkpoint(file)->dict:
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
-# %% ../nbs/15_runs.ipynb #07be78f8
+# %% ../nbs/15_runs.ipynb #6fc66564
+def _first(f, *args):
+    "What process 0 gets from `f`, on every process; where it fails, it says why, and the others end with it"
+    if num_distrib()<2: return f(*args)
+    got,error = [None,True],None
+    if not rank_distrib():
+        try: got[0] = f(*args)
+        except Exception as e: got[1],error = False,e
+    torch.distributed.broadcast_object_list(got)
+    if error: raise error
+    if not got[1]: sys.exit(1)
+    return got[0]
+
+def _everyone(o):
+    "The `o` of every process, in their order"
+    if num_distrib()<2: return [o]
+    got = [None]*num_distrib()
+    torch.distributed.all_gather_object(got, o)
+    return got
+
+# %% ../nbs/15_runs.ipynb #3b096ca7
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
 class KeepRun(Callback):
@@ -153,9 +173,10 @@ class KeepRun(Callback):
 
     def before_fit(self):
         self.drawn = time.monotonic()
-        if (self.folder/LAST).exists(): self._restore(read_checkpoint(self.folder/LAST))
+        there = _first(self._there)
+        if there: self._restore(there)
         else: self._keep(0)
-        self._write_log()
+        _first(self._write_log)
 
     def before_epoch(self):
         if self.epoch<self.done: raise CancelEpochException
@@ -171,22 +192,27 @@ class KeepRun(Callback):
         if self.epoch<self.done: return
         better = self._score()
         self._keep(self.epoch+1, better)
-        self._append_log()
-        if time.monotonic()-self.drawn>self.draw_every: self._draw()
+        _first(self._append_log)
+        _first(self._draw, self.draw_every)
 
-    def after_fit(self): self._draw()
+    def after_fit(self): _first(self._draw)
 
-# %% ../nbs/15_runs.ipynb #812fa133
+# %% ../nbs/15_runs.ipynb #b5b3b651
+@patch
+def _there(self:KeepRun): return read_checkpoint(self.folder/LAST) if (self.folder/LAST).exists() else None
+
 @patch
 def _restore(self:KeepRun, c):
     "Put the Learner where checkpoint `c` was written"
     if c['n_epoch']!=self.n_epoch: raise RunError(f"'{self.folder}' was begun with {c['n_epoch']} epochs, this is a fit of {self.n_epoch}: the schedule of learning rates would be another one.")
+    own = random_states(self.dls)
     try: set_learner_state(self.learn, c['learner'])
     except (RuntimeError, AssertionError) as e: raise RunError(f"'{self.folder/LAST}' does not fit this Learner: {str(e).splitlines()[0]}") from None
+    if rank_distrib(): set_random_states(self.dls, dict(enumerate(c.get('others', []), 1)).get(rank_distrib(), {**own, 'loaders': c['learner']['random']['loaders']}))
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
-# %% ../nbs/15_runs.ipynb #806e9911
+# %% ../nbs/15_runs.ipynb #79ca79b0
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
@@ -200,13 +226,18 @@ def _score(self:KeepRun):
 @patch
 def _keep(self:KeepRun, done, best=False):
     "Write the checkpoint of `done` epochs; also as the best?"
-    data = pack(dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, learner=learner_state(self.learn)))
-    try:
-        for name in [BEST, LAST] if best else [LAST]: write_safely(self.folder/name, data)
-    except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {done} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
+    state = dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, others=_everyone(random_states(self.dls))[1:], learner=learner_state(self.learn))
+    _first(self._write, state, [BEST, LAST] if best else [LAST])
     self.done = done
 
-# %% ../nbs/15_runs.ipynb #263ea791
+@patch
+def _write(self:KeepRun, state, names):
+    data = pack(state)
+    try:
+        for name in names: write_safely(self.folder/name, data)
+    except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {state['epoch']} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
+
+# %% ../nbs/15_runs.ipynb #62255301
 def _csv(rows): return pd.DataFrame(rows).to_csv(index=False).encode()
 
 @patch
@@ -225,8 +256,9 @@ def _append_log(self:KeepRun):
         if new: pd.DataFrame(new).to_csv(self.folder/name, mode='a', index=False, header=not (self.folder/name).exists())
 
 @patch
-def _draw(self:KeepRun):
-    "Draw the curves, train above valid, and PIQ beside them"
+def _draw(self:KeepRun, every=0):
+    "Draw the curves, train above valid, and PIQ beside them; not twice within `every` seconds"
+    if time.monotonic()-self.drawn<every: return
     self.drawn = time.monotonic()
     if self._rows(): write_safely(self.folder/CURVES, curves_png(pd.DataFrame(self._rows()), self.loss_func.tasks, pd.DataFrame(self.scores)))
 
@@ -252,7 +284,7 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
         fig.savefig(f, format='png')
     return f.getvalue()
 
-# %% ../nbs/15_runs.ipynb #c1b9ef01
+# %% ../nbs/15_runs.ipynb #6470e899
 def _check_config(c):
     "Refuse what could only fail later"
     if c['schedule'] not in ('fit_paper','fit_one_cycle'): raise ValueError(f"schedule must be 'fit_paper' or 'fit_one_cycle', got {c['schedule']!r}.")
@@ -277,16 +309,17 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
                ema:float=None,         # the decay of `EMA`; None: no average
                bf16:bool=False,        # with `BF16`?
                score_every:int=None,   # epochs from one scoring to the next; None: never
-               cameras:bool=False      # as of `score_portraits`
+               cameras:bool=False,     # as of `score_portraits`
+               distrib:dict=None       # arguments of `distrib_ctx`, for several processes
               )->dict:                 # for `new_run`; json
     "All that a training is built from"
     if not Path(annotations).is_file(): raise FileNotFoundError(f"There is no table '{annotations}'.")
     learner = dict(learner or {})
     if isinstance(learner.get('pretrained'), str): learner['pretrained'] = os.path.abspath(learner['pretrained'])
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
-        seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras))
+        seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
-# %% ../nbs/15_runs.ipynb #3362b910
+# %% ../nbs/15_runs.ipynb #9b1779fd
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
@@ -299,7 +332,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     cbs = [*([BF16()] if config['bf16'] else []), *([EMA(config['ema'])] if config['ema'] is not None else []), *([SkipValidation()] if set(df.split)=={'train'} else [])]
     return fss_learner(dls, cbs=cbs, **config['learner'])
 
-# %% ../nbs/15_runs.ipynb #6d442a32
+# %% ../nbs/15_runs.ipynb #40202da6
 def _commit():
     "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
     git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
@@ -314,10 +347,10 @@ def _cpu():
 def environment()->dict:
     "Date, commit, hardware and versions"
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} CPU cores, {_cpu()}'
-    return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), python=platform.python_version(),
+    return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
                 **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
-# %% ../nbs/15_runs.ipynb #63b1df8b
+# %% ../nbs/15_runs.ipynb #ba30dd20
 CONFIG,ENVIRONMENT = 'config.json','environment.json'
 
 class Run:
@@ -337,10 +370,16 @@ def new_run(path,       # folder to make; must not be there, or be empty
             config:dict # of `run_config`
            )->Run:
     "Begin a run"
-    path = Path(path)
-    _check_free(path)
-    config = dict(config)
-    learn = config_learner(config)
+    path,config = Path(path),dict(config)
+    _join(config)
+    _first(_check_free, path)
+    run = Run(path, config, config_learner(config))
+    with run.processes(): pass # refuses a batch that cannot be shared
+    _first(_make_folder, path, config)
+    return run
+
+def _make_folder(path, config):
+    "The folder of a run, whole or not at all"
     path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.new'))
     new.chmod(0o755)
@@ -348,9 +387,14 @@ def new_run(path,       # folder to make; must not be there, or be empty
     write_safely(new/CONFIG, _json(config))
     if path.exists(): path.rmdir()
     new.rename(path)
-    return Run(path, config, learn)
 
-# %% ../nbs/15_runs.ipynb #1a511af0
+def _join(config):
+    "Meet the other processes, where there are any"
+    if num_distrib()<2: return
+    from portrait_nb.distributed import join_processes
+    join_processes(config['loading'].get('device'))
+
+# %% ../nbs/15_runs.ipynb #52b0a39e
 def read_config(path)->dict:
     "The configuration of the run in folder `path`"
     file = Path(path)/CONFIG
@@ -370,23 +414,29 @@ def open_run(path,             # folder of a run
         if v is not None: config[k] = os.path.abspath(v)
     if not Path(config['annotations']).is_file(): raise RunError(f"The table of '{path}' is gone: there is no '{config['annotations']}'. Put it back, or say where it is now.")
     if _sha256(config['annotations'])!=config['sha256']: raise RunError(f"'{config['annotations']}' is not the table that '{path}' was begun with (its SHA-256 differs): put that one back, or begin a new run.")
-    for o in path.glob('.*.new'): o.unlink()
+    _join(config)
+    _first(_sweep, path)
     built = {**config, 'learner': {**config['learner'], 'pretrained': False}} if (path/LAST).exists() else config
     return Run(path, config, config_learner(built))
 
-# %% ../nbs/15_runs.ipynb #e623c0a9
+def _sweep(path):
+    for o in path.glob('.*.new'): o.unlink()
+
+# %% ../nbs/15_runs.ipynb #efd51dc9
 @patch
 def fit(self:Run, cbs=None)->Learner: # `cbs`: further callbacks
     "Train the epochs that are left; the Learner, with the weights of the last"
-    self._note_environment()
+    _first(self._note_environment)
     self.keep = KeepRun(self.path, self.config['score_every'], self.config['cameras'])
-    try: self._train(cbs)
+    try:
+        with self.processes(): self._train(cbs)
     except KeyboardInterrupt:
-        print(f'Interrupted. {self.kept}')
+        if not rank_distrib(): print(f'Interrupted. {self.kept}')
         raise
     except NonFiniteLoss as e: raise RunError(f"{e} The same batch will come again: mend the data, or begin a run with a lower learning rate. {self.kept}") from None
     except OSError as e: raise RunError(f"{e} {self.kept}") from None
     except RuntimeError as e:
+        if any(o in str(e) for o in ('gloo','NCCL')): raise RunError(f"Another process of this training has stopped, what it said last tells why. {self.kept}") from None
         if not any(o in str(e) for o in ('DataLoader worker', 'ancdata', 'shared memory')): raise
         traceback.clear_frames(e.__traceback__) # lets go of the loader, and so of its other processes
         raise RunError(f"{LOST_WORKER} {self.kept}") from None
@@ -397,10 +447,19 @@ LOST_WORKER = "A process that reads pictures has died, which is mostly for lack 
 @patch
 def _train(self:Run, cbs):
     "The schedule, with what every run has"
-    try: getattr(self.learn, self.config['schedule'])(self.config['n_epoch'], cbs=[self.keep, LossGuard(self.path), OnDevice(), *L(cbs)], **self.config['fit'])
+    try: getattr(self.learn, self.config['schedule'])(self.config['n_epoch'], cbs=[self.keep, LossGuard(self.own_folder), OnDevice(), *L(cbs)], **self.config['fit'])
     except (ConnectionError, EOFError) as e: # of a worker; the signal of its death may still come, as a RuntimeError
         traceback.clear_frames(e.__traceback__)
         raise RunError(LOST_WORKER) from None
+
+@patch
+def processes(self:Run):
+    "The context in which several processes train or score one Learner; nothing where there is one"
+    return self.learn.distrib_ctx(**self.config.get('distrib', {})) if num_distrib()>1 else nullcontext()
+
+@patch(as_prop=True)
+def own_folder(self:Run)->Path: # of this process
+    return self.path/f'process{rank_distrib()}' if rank_distrib() else self.path
 
 @patch(as_prop=True)
 def kept(self:Run)->str:
@@ -416,7 +475,7 @@ def _note_environment(self:Run):
     file = self.path/ENVIRONMENT
     write_safely(file, _json(json.loads(file.read_text()) + [dict(from_epoch=done, **environment())]))
 
-# %% ../nbs/15_runs.ipynb #dec7442a
+# %% ../nbs/15_runs.ipynb #76f7e49e
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"
