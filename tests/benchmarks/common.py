@@ -23,9 +23,9 @@ def forget_peak():
     except OSError: pass
 
 
-def in_own_process(script, *args):
+def in_own_process(script, *args, threads=THREADS):
     "What `script` prints last, as JSON"
-    env = {**os.environ, 'OMP_NUM_THREADS': str(THREADS), 'OPENBLAS_NUM_THREADS': str(THREADS), 'PYTHONPATH': str(REPO)}
+    env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': str(threads), 'PYTHONPATH': str(REPO)}
     out = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True, env=env)
     if out.returncode: sys.exit(out.stderr)
     return json.loads(out.stdout.splitlines()[-1])
