@@ -2,6 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from portrait_nb.tasks import PORTRAIT
@@ -28,3 +29,12 @@ def write_set(root, tasks=PORTRAIT, n=90, size=(32, 64), seed=0):
 def portraits(tmp_path_factory):
     root = tmp_path_factory.mktemp('portraits')
     return root, write_set(root)
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    "Sums of floats are the same however busy the machine is"
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)

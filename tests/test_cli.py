@@ -6,22 +6,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from portrait_nb import cli
 from portrait_nb.tasks import Task, Tasks
 
 matplotlib.use('agg')
+pytestmark = pytest.mark.usefixtures('one_thread')
 TINY = dict(backbone='test_resnet', pretrained='no', epochs=1, bs=4, height=32, width=16, positives='mean')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 @pytest.fixture(scope='module')

@@ -144,6 +144,70 @@ def test_the_gpus_way_of_counting():
     asked = bounds>-math.inf
     assert (here[asked]==there[asked]).all() and here[0,0]==(S[0]*scale>=bounds[0,0]).sum()
 
+@pytest.mark.filterwarnings('ignore:TF32')
+@pytest.mark.parametrize('enabled', [True, False])
+@pytest.mark.parametrize('seed', range(3))
+def test_both_ways_of_the_float32_product(seed, enabled, monkeypatch):
+    "By oneDNN, where torch has it, and by torch.mm; with lengths of every kind, columns before rows, a single feature"
+    args = clustered(seed)
+    want = definition(*args)
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    with torch.backends.mkldnn.flags(enabled=enabled):
+        for kind in (torch.tensor, lambda o: torch.tensor(o.T.copy()).T, lambda o: torch.tensor(np.pad(o, ((0,0),(0,5))))[:,:-5]):
+            s = retrieval_scores(kind(args[0]), kind(args[1]), *args[2:4], query_cams=args[4], gallery_cams=args[5])
+            assert s.per_query.AP.to_numpy()==pytest.approx(want, abs=5e-7)
+        one = args[0][:,:1],args[1][:,:1],*args[2:]
+        s = retrieval_scores(*one[:4], query_cams=one[4], gallery_cams=one[5])
+        assert s.per_query.AP.to_numpy()==pytest.approx(definition(*one), abs=5e-7)
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_counts_of_rows_against_comparing_each(dtype):
+    rng = np.random.default_rng(0)
+    S = rng.integers(-3, 4, (40,97)).astype(dtype)
+    S[rng.random(S.shape)<.1] = -np.inf
+    bounds = rng.integers(-4, 5, (40,6)).astype(dtype)+rng.choice([0,.5], (40,6)).astype(dtype)
+    bounds[rng.random(bounds.shape)<.3] = -np.inf
+    bounds[7],scale = -np.inf,rng.choice([.5,1,2], 97).astype(dtype)
+    want = [[(row*scale>=b).sum() if b>-np.inf else 0 for b in ask] for row,ask in zip(S, bounds)]
+    assert (metrics._count_rows(S, scale, bounds)==want).all()
+
+@pytest.mark.parametrize('seed', range(6))
+def test_an_identity_with_half_of_everything(seed, monkeypatch):
+    "With room for many queries at once, and for a few"
+    q,g,qi,gi,qc,gc = clustered(seed, nq=90, ng=1500)
+    qi[::2],gi[::2] = 7,7
+    if seed%2: gc[:] = 9                                                                        # nobody's own camera
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    want = definition(q, g, qi, gi, qc, gc)
+    for room in (metrics.ROOM,60_000,1):
+        monkeypatch.setattr(metrics, 'ROOM', room)
+        s = retrieval_scores(q, g, qi, gi, query_cams=qc, gallery_cams=gc)
+        assert s.per_query.AP.to_numpy()==pytest.approx(want, abs=5e-7)
+
+@pytest.mark.parametrize('workers,chunk', [(1,None),(2,None),(5,None),(2,1),(3,7),(2,1000)])
+def test_chunks_hold_every_query_once_and_fit(workers, chunk, monkeypatch):
+    q,g,qi,gi,*_ = clustered(0)
+    gi[:1200],group = 5,np.full(len(g), -1)
+    group[:400] = 0
+    search = metrics._Search(torch.tensor(q), torch.tensor(g), [(qi,gi),(np.where(qi==8, 0, -1),group),(qi*0-1,gi*0-1)], 10)
+    monkeypatch.setattr(metrics, 'ROOM', 10*(len(g)+32*1200))
+    parts = metrics._chunks(search, chunk, workers)
+    assert sorted(np.concatenate(parts))==list(range(len(q))) and max(map(len, parts))<=(chunk or 128)
+    related = [(gi==qi[i]).sum() + (qi[i]==8)*400 for i in range(len(q))]
+    if not chunk: assert all(len(o)==1 or len(o)*(len(g)+32*max(related[i] for i in o))<=metrics.ROOM for o in parts)
+
+def test_whole_numbers_are_read_as_any_other_names():
+    rng = np.random.default_rng(0)
+    q,g = rng.integers(-1, 9, 40),rng.integers(-1, 9, 90)
+    want = metrics._codes(q.tolist(), g.tolist(), 40, 90, 'ids')
+    same = lambda codes: np.equal.outer(*codes)&(codes[0]>=0)[:,None]
+    for one in (np.array, torch.tensor, pd.Series, lambda o: torch.tensor(o).int(), lambda o: pd.Series(o).astype('Int64').replace(-1, pd.NA), lambda o: np.where(o<0, np.nan, o), lambda o: o.tolist()):
+        for other in (np.array, torch.tensor, lambda o: o.astype(np.int32)):
+            codes = metrics._codes(one(q), other(g), 40, 90, 'ids')
+            assert (same(codes)==same(want)).all() and (codes[0]>=0).tolist()==(q>=0).tolist() and (codes[1]>=0).tolist()==(g>=0).tolist()
+    far = metrics._codes(np.array([2**62, 2**62+1]), torch.tensor([2**62+1]), 2, 1, 'ids')
+    assert far[0][1]==far[1][0]!=far[0][0]
+
 @pytest.mark.filterwarnings('ignore:All')
 @pytest.mark.parametrize('d,offset', [(16,1), (512,30)])
 def test_near_collapse_falls_back_to_float64(d, offset, monkeypatch):

@@ -14,18 +14,10 @@ from portrait_nb.callbacks import EMA
 from portrait_nb.runs import RunError, new_run, open_run, read_checkpoint, run_config
 from portrait_nb.tasks import PORTRAIT, Tasks
 
-pytestmark = pytest.mark.filterwarnings('ignore')
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('one_thread')]
 LOADING = dict(size=(64, 32), bs=8, num_workers=0, device='cpu')
 LEARNER = dict(backbone='test_resnet', pretrained=False, positives='mean', lr=1e-2)
 KINDS = dict(plain={}, all=dict(schedule='fit_one_cycle', fit=dict(lr_max=1e-2), ema=.9, bf16=True, score_every=1, loading={**LOADING, 'sampling': 'pk', 'num_workers': 1}))
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 def config_of(root, **kwargs):

@@ -1,19 +1,20 @@
 """How long `retrieval_scores` takes, beside a loop of one product and one argsort a query, and beside the matrix product alone. Run from a checkout:
-python tests/benchmarks/bench_metrics.py [market] [paper] [cuda]     writes results/metrics_speed.csv
+python tests/benchmarks/bench_metrics.py [market] [paper] [half] [cuda]     writes results/metrics_speed.csv
 
-market: Market-1501's size and real identity counts (3,368 x 15,913).   paper: the size of Table 2 (12,361 x 86,006).   cuda: both on a GPU, without the loop.
-Every size is a process of its own, in which the methods take turns; the fastest turn of each counts."""
-import argparse, json, os, platform, subprocess, sys, time
-from datetime import date
-from pathlib import Path
+market: Market-1501's size and real identity counts (3,368 x 15,913).   paper: the size of Table 2 (12,361 x 86,006).   cuda: on a GPU, without the loop.
+half: the paper's gallery, but one identity holds half of it and of the queries (every eighth of the paper's), for the memory it takes; once, without the loop.
+Every size is a process of its own, in which the methods take turns; the fastest turn of each counts. On the CPU the seconds are those of the processor, on one
+thread, so that other work on the machine counts little; `extra_mb`, what is needed beyond the features, is that of two threads."""
+import argparse, json, sys, time
 
 import numpy as np
 import pandas as pd
 
-REPO = Path(__file__).resolve().parents[2]
-RESULTS = REPO/'results'/'metrics_speed.csv'
-THREADS, CHUNK, D, NOISE = 2, 256, 512, 2.5
-NAMES = dict(market='Market-1501, 3,368 x 15,913', paper='the paper, 12,361 x 86,006')
+from common import REPO, RESULTS, forget_peak, in_own_process, memory, provenance, write
+
+SPEED = RESULTS/'metrics_speed.csv'
+CHUNK, D, NOISE = 256, 512, 2.5
+NAMES = dict(market='Market-1501, 3,368 x 15,913', paper='the paper, 12,361 x 86,006', half='1,546 x 86,006, half of it one identity')
 
 
 def market_ids(rng):
@@ -32,11 +33,20 @@ def paper_ids(rng):
     return rng.integers(1, 405, 12361), rng.permutation(gallery), None, None
 
 
-def features(ids, rng):
-    "Noisy centres; nobody and distractors have centres of their own"
+def half_ids(rng):
+    "The paper's gallery and every eighth query; half of both sides are one identity"
+    query, gallery, *_ = paper_ids(rng)
+    query[:len(query)//2], gallery[:len(gallery)//2] = 1, 1
+    return rng.permutation(query)[::8], rng.permutation(gallery), None, None
+
+
+IDS = dict(market=market_ids, paper=paper_ids, half=half_ids)
+
+
+def features(ids, rng, seed):
+    "Noisy centres, the same for both sides; nobody and distractors have centres of their own"
     import torch
-    g = torch.Generator().manual_seed(0)
-    centres = torch.randn(6000, D, generator=g)
+    centres, g = torch.randn(6000, D, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(seed)
     who = np.where(ids > 0, ids, rng.integers(2000, 6000, len(ids)))
     x = torch.cat([centres[o] + NOISE*torch.randn(len(o), D, generator=g) for o in np.array_split(who, 16)])
     return x.div_(x.norm(dim=1, keepdim=True))
@@ -62,106 +72,87 @@ def product(query, gallery, *_):
     return float(out[0, 0])
 
 
+def onednn(query, gallery, *_):
+    "The same by way of oneDNN, a block of the gallery at a time"
+    import torch
+    out, weights = torch.empty(CHUNK, len(gallery)), gallery.split(1024)
+    for chunk in query.split(CHUNK):
+        chunk = chunk.to_mkldnn()
+        for a, o in enumerate(weights): out[:len(chunk), 1024*a:1024*a+len(o)] = torch.nn.functional.linear(chunk, o).to_dense()
+    return float(out[0, 0])
+
+
 def here(query, gallery, qi, gi, qc, gc):
     from portrait_nb.metrics import retrieval_scores
     return retrieval_scores(query, gallery, qi, gi, query_cams=qc, gallery_cams=gc).mAP
 
 
-METHODS = dict(here=here, product=product, loop=loop)
-
-
-def _memory(what):
-    "VmRSS (now) or VmHWM (the highest) of this process in MB; NaN where the system does not tell"
-    try: return int(next(o for o in open('/proc/self/status') if o.startswith(what)).split()[1])/1024
-    except (OSError, StopIteration): return float('nan')
-
-
-def _forget_peak():
-    try: Path('/proc/self/clear_refs').write_text('5')
-    except OSError: pass
+METHODS = dict(here=here, product=product, onednn=onednn, loop=loop)
 
 
 def _timed(f, args, device):
     import torch
-    start = time.perf_counter()
+    clock = time.perf_counter if device == 'cuda' else time.process_time
+    start = clock()
     value = f(*args)
     if device == 'cuda': torch.cuda.synchronize()
-    return time.perf_counter()-start, value
+    return clock()-start, value
+
+
+def _extra(f, args):
+    "MB beyond the arguments, on two threads"
+    import torch
+    torch.set_num_threads(2)
+    forget_peak()
+    before = memory('VmRSS')
+    f(*args)
+    return memory('VmHWM')-before
 
 
 def measure(size, device, turns):
     "The lines of one size, measured in this process"
     import torch
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    ids = (market_ids if size == 'market' else paper_ids)(rng)
-    args = [features(o, rng).to(device) for o in ids[:2]] + list(ids)
-    methods = {k: METHODS[k] for k in ('here', 'product', 'loop') if k != 'loop' or device == 'cpu'}
-    small = [o if o is None else o[:400] for o in args]
+    ids = IDS[size](rng)
+    args = [features(o, rng, seed).to(device) for seed, o in enumerate(ids[:2], 1)] + list(ids)
+    left_out = ('onednn', 'loop') if device == 'cuda' else ('loop',) if size == 'half' else ()
+    methods = {k: f for k, f in METHODS.items() if k not in left_out}
+    small = [o if o is None else o[:1500] for o in args]
     for f in methods.values(): f(*small)  # what is loaded once is not counted
-    seconds, values, extra = {k: [] for k in methods}, {}, {}
+    extra = _extra(here, args)
+    torch.set_num_threads(1)
+    seconds, values = {k: [] for k in methods}, {}
     for turn in range(turns):
         for k, f in methods.items():
-            if k == 'loop' and turn >= max(1, turns//2): continue
-            _forget_peak()
-            before = _memory('VmRSS')
+            if k == 'loop' and turn >= max(1, turns//4): continue
             s, values[k] = _timed(f, args, device)
             seconds[k].append(s)
-            extra[k] = max(extra.get(k, 0), _memory('VmHWM')-before)
-    if device == 'cpu': assert abs(values['here']-values['loop']) < 1e-6, values
-    return [dict(size=NAMES[size], method=k, device=device, seconds=round(min(s), 3), turns=len(s), extra_mb=round(extra[k]), mAP=values[k] if k != 'product' else '',
-                 d=D, features='float32 synthetic', threads=THREADS if device == 'cpu' else '') for k, s in seconds.items()]
+    if 'loop' in values: assert abs(values['here']-values['loop']) < 1e-6, values
+    return [dict(size=NAMES[size], method=k, device=device, seconds=round(min(s), 3), turns=len(s), extra_mb=round(extra) if k == 'here' else '', mAP=values[k] if k in ('here', 'loop') else '',
+                 d=D, features='float32 synthetic', threads=1 if device == 'cpu' else '') for k, s in seconds.items()]
 
 
-def in_own_process(size, device, turns):
-    env = {**os.environ, 'OMP_NUM_THREADS': str(THREADS), 'OPENBLAS_NUM_THREADS': str(THREADS), 'PYTHONPATH': str(REPO)}
-    out = subprocess.run([sys.executable, __file__, '--one', size, device, str(turns)], capture_output=True, text=True, env=env)
-    if out.returncode: sys.exit(out.stderr)
-    return json.loads(out.stdout.splitlines()[-1])
-
-
-def _git(*args): return subprocess.run(['git', '-C', str(REPO), *args], capture_output=True, text=True).stdout.strip()
-
-
-def _hardware(device):
-    if device == 'cuda':
-        import torch
-        return torch.cuda.get_device_name()
-    try: cpu = next(o.split(':')[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
-    except (OSError, StopIteration): cpu = platform.processor() or platform.machine()
-    return f'{os.cpu_count()} CPU cores, {cpu}'
-
-
-def provenance(device):
-    import torch
-    return dict(date=date.today().isoformat(), commit=_git('rev-parse', '--short', 'HEAD') + ('+' if _git('status', '--porcelain', '--', 'portrait_nb', 'tests') else ''),
-                hardware=_hardware(device), python=platform.python_version(), numpy=np.__version__, torch=torch.__version__)
-
-
-def write(rows):
-    "Replace the lines of the sizes and devices that were measured"
-    new = pd.DataFrame(rows)
-    if RESULTS.exists():
-        old = pd.read_csv(RESULTS)
-        new = pd.concat([old[~(old['size']+old.device).isin(set(new['size']+new.device))], new])
-    part = RESULTS.with_name(f'.{RESULTS.name}.part')
-    new.to_csv(part, index=False)
-    os.replace(part, RESULTS)
-    print(f'wrote {RESULTS.relative_to(REPO)}')
+def merged(rows):
+    "The file's lines, those of the sizes and devices that were measured replaced"
+    if not SPEED.exists(): return rows
+    old = pd.read_csv(SPEED)
+    return pd.concat([old[~(old['size']+old.device).isin(set(rows['size']+rows.device))], rows])
 
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', nargs='*', choices=['market', 'paper', 'cuda', []], default=[], metavar='market|paper|cuda')
-    parser.add_argument('--turns', type=int, default=4)
+    parser.add_argument('what', nargs='*', choices=[*IDS, 'cuda', []], default=[], metavar='|'.join([*IDS, 'cuda']))
+    parser.add_argument('--turns', type=int, default=8)
     parser.add_argument('--one', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sys.path.insert(0, str(REPO))
     if args.one:
         print(json.dumps(measure(args.one[0], args.one[1], int(args.one[2]))))
         sys.exit()
-    device, sizes = 'cuda' if 'cuda' in args.what else 'cpu', [o for o in args.what if o != 'cuda'] or ['market', 'paper']
+    device, sizes = 'cuda' if 'cuda' in args.what else 'cpu', [o for o in args.what if o != 'cuda'] or list(IDS)
     for size in sizes:
-        rows = [{**o, **provenance(device)} for o in in_own_process(size, device, args.turns if size == 'market' else max(1, args.turns//2))]
-        print(pd.DataFrame(rows)[['size', 'method', 'device', 'seconds', 'extra_mb', 'mAP']].to_string(index=False))
-        write(rows)
+        turns = dict(market=args.turns, paper=max(1, args.turns//4), half=1)[size]
+        rows = in_own_process(__file__, '--one', size, device, turns, threads=1)
+        rows = pd.DataFrame(rows).assign(**provenance('numpy', 'torch', cpu=device == 'cpu'))
+        print(rows[['size', 'method', 'device', 'seconds', 'extra_mb', 'mAP']].to_string(index=False))
+        write(merged(rows), SPEED)

@@ -3,17 +3,14 @@ python tests/benchmarks/bench_similar.py growth|pairs|all      writes results/si
 
 growth: hashes of films of shots, 10,000 to 1,000,000; every measurement is a process of its own, so that its peak of memory is its own.
 pairs:  the `small` drawn portraits (drawn to out/small if they are not there: half a minute), precision and recall of pairs by threshold."""
-import argparse, json, os, platform, subprocess, sys, time
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+import argparse, json, time
 
 import numpy as np
 import pandas as pd
 
-REPO = Path(__file__).resolve().parents[2]
-RESULTS = REPO/'results'
-THRESHOLD, THREADS = 6, 2
+from common import REPO, RESULTS, THREADS, forget_peak, in_own_process, memory, provenance, write
+
+THRESHOLD = 6
 THRESHOLDS = (0, 2, 4, 8, 10, 12, 14, 16, 20, 32)  # tried with 250,000 hashes of films
 SIZES = (10_000, 30_000, 100_000, 250_000, 1_000_000)
 LIMIT = dict(similar_groups=1_000_000, faiss=1_000_000, all_pairs=250_000)  # the largest size each is asked for
@@ -82,63 +79,22 @@ def all_pairs(hashes, threshold, chunk=64):
 METHODS = dict(similar_groups=ours, faiss=with_faiss, all_pairs=all_pairs)
 
 
-def _memory(what):
-    "VmRSS (now) or VmHWM (the highest) of this process in MB; NaN where the system does not tell"
-    try: return int(next(o for o in open('/proc/self/status') if o.startswith(what)).split()[1])/1024
-    except (OSError, StopIteration): return float('nan')
-
-
-def _forget_peak():
-    try: Path('/proc/self/clear_refs').write_text('5')
-    except OSError: pass
-
-
 def measure(method, hashes, n, threshold, repeats):
     "One line of the table, measured in this process"
     h, seconds = HASHES[hashes](n), []
     METHODS[method](h[:1000], threshold)  # what is loaded or compiled once is not counted
-    _forget_peak()
-    before = _memory('VmRSS')
+    forget_peak()
+    before = memory('VmRSS')
     for _ in range(repeats):
         start = time.perf_counter()
         groups = METHODS[method](h, threshold)
         seconds.append(time.perf_counter()-start)
-    peak = _memory('VmHWM')
+    peak = memory('VmHWM')
     return dict(method=method, hashes=hashes, n=n, threshold=threshold, seconds=round(min(seconds), 3), repeats=repeats,
                 peak_mb=round(peak), extra_mb=round(peak-before), groups=len(np.unique(groups)), largest=int(np.unique(groups, return_counts=True)[1].max()))
 
 
-def in_own_process(method, hashes, *numbers):
-    line = subprocess.run([sys.executable, __file__, 'one', method, hashes, *map(str, numbers)], capture_output=True, text=True, check=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': str(THREADS), 'PYTHONPATH': str(REPO)}).stdout
-    return json.loads(line.splitlines()[-1])
-
-
-def _git(*args): return subprocess.run(['git', '-C', str(REPO), *args], capture_output=True, text=True).stdout.strip()
-
-
-def _cpu():
-    try: return next(o.split(':')[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
-
-
-def _version(name):
-    try: return version(name)
-    except PackageNotFoundError: return ''
-
-
-def provenance():
-    return dict(date=date.today().isoformat(), commit=_git('rev-parse', '--short', 'HEAD') + ('+' if _git('status', '--porcelain', '--', 'portrait_nb', 'tests') else ''),
-                hardware=f'{os.cpu_count()} CPU cores, {_cpu()}', python=platform.python_version(),
-                **{o.replace('-', '_'): _version(o) for o in ('numpy', 'scipy', 'faiss-cpu', 'imagehash', 'pillow')})
-
-
-def write(rows, path):
-    df = pd.DataFrame([{**o, **provenance()} for o in rows])
-    part = path.with_name(f'.{path.name}.part')
-    df.to_csv(part, index=False)
-    os.replace(part, path)
-    print(f'wrote {path.relative_to(REPO)}')
+def stamped(rows): return pd.DataFrame(rows).assign(**provenance('numpy', 'scipy', 'faiss-cpu', 'imagehash', 'pillow'))
 
 
 def growth():
@@ -148,11 +104,11 @@ def growth():
     rows = []
     print(f"{'method':>15} {'hashes':>7} {'n':>9} {'bits':>4} {'seconds':>9} {'peak MB':>8} {'extra MB':>9} {'groups':>8}")
     for o in todo:
-        rows.append(in_own_process(*o))
+        rows.append(in_own_process(__file__, 'one', *o))
         print('{method:>15} {hashes:>7} {n:>9,} {threshold:>4} {seconds:>9.2f} {peak_mb:>8,} {extra_mb:>9,} {groups:>8,}'.format(**rows[-1]), flush=True)
     agree = pd.DataFrame(rows).groupby(['hashes', 'n', 'threshold'])[['groups', 'largest']].nunique()
     assert (agree == 1).all(axis=None), 'the methods do not agree on the groups'
-    write(rows, RESULTS/'similar.csv')
+    write(stamped(rows), RESULTS/'similar.csv')
 
 
 def pairs():
@@ -167,7 +123,7 @@ def pairs():
             rows.append(dict(preset='small', images=len(df), threshold=t, within=within, precision=round(precision, 4), recall=round(recall, 4),
                              groups=found.nunique(), largest=int(found.value_counts().max())))
             print('threshold {threshold:>2}, within {within!r:>8}: precision {precision:.4f}, recall {recall:.4f}, largest {largest:,}'.format(**rows[-1]), flush=True)
-    write(rows, RESULTS/'similar_pairs.csv')
+    write(stamped(rows), RESULTS/'similar_pairs.csv')
 
 
 if __name__ == '__main__':
@@ -175,7 +131,6 @@ if __name__ == '__main__':
     parser.add_argument('what', choices=['growth', 'pairs', 'all', 'one'])
     parser.add_argument('rest', nargs='*', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sys.path.insert(0, str(REPO))
     if args.what == 'one': print(json.dumps(measure(*args.rest[:2], *map(int, args.rest[2:]))))
     if args.what in ('growth', 'all'): growth()
     if args.what in ('pairs', 'all'): pairs()
