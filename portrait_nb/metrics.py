@@ -6,7 +6,7 @@
 __all__ = ['TIE', 'BLOCK', 'WHOLE', 'SURE', 'SMALL', 'ROOM', 'match_ranks', 'average_precision', 'NoTrueMatch', 'RetrievalScores',
            'retrieval_scores', 'label_f1', 'macro_f1', 'absent_labels', 'piq']
 
-# %% ../nbs/12_metrics.ipynb #29a78749
+# %% ../nbs/12_metrics.ipynb #d4a8c0fa
 import math, threading, warnings
 import numpy as np
 import pandas as pd
@@ -14,12 +14,13 @@ import torch
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fastcore.basics import patch
+from functools import lru_cache
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor
 from torch.nn.functional import linear
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12_metrics.ipynb #3dff8f82
+# %% ../nbs/12_metrics.ipynb #d1497e10
 TIE = 1e-9
 
 def match_ranks(similarity, # (G,) how similar each gallery image is to the query
@@ -32,7 +33,7 @@ def match_ranks(similarity, # (G,) how similar each gallery image is to the quer
     ahead = len(wrong)-np.searchsorted(wrong, right-TIE)
     return ahead+np.arange(1, len(right)+1)
 
-# %% ../nbs/12_metrics.ipynb #c2c54fd9
+# %% ../nbs/12_metrics.ipynb #0f08ed63
 def average_precision(ranks,      # (M,) ranks of the true matches, ascending, from 1
                       ap='plain'  # 'plain', or 'trapezoid' as in the original Market-1501 code
                      )->float:
@@ -42,7 +43,7 @@ def average_precision(ranks,      # (M,) ranks of the true matches, ascending, f
     if ap=='trapezoid': precision = (precision+np.where(ranks>1, (hits-1)/np.maximum(ranks-1, 1), 1))/2
     return float(precision.mean())
 
-# %% ../nbs/12_metrics.ipynb #decbc03e
+# %% ../nbs/12_metrics.ipynb #3dda76a3
 BLOCK = 1024
 
 def _array(x): return (x.detach().cpu() if x.dtype==torch.float64 else x.detach().cpu().float()).numpy() if isinstance(x, Tensor) else np.asarray(x)
@@ -66,7 +67,7 @@ def _lengths(x, name):
     if len(bad): raise ValueError(f"{name} has NaN or infinity in {len(bad)} of {len(x)} rows, first in row {bad[0]}: such features cannot be ranked.")
     return torch.where(norm>0, norm, 1.)
 
-# %% ../nbs/12_metrics.ipynb #7abb79e6
+# %% ../nbs/12_metrics.ipynb #5762cacc
 WHOLE = ('int32','int64','torch.int32','torch.int64')
 
 def _codes(query, gallery, n_query, n_gallery, what):
@@ -90,7 +91,7 @@ def _codes(query, gallery, n_query, n_gallery, what):
 
 def _equal(code, codes): return (codes==code) & (codes>=0)
 
-# %% ../nbs/12_metrics.ipynb #f96dc8d0
+# %% ../nbs/12_metrics.ipynb #dd0a4454
 def _reaching(S,      # (B, G) similarities, but for `scale`
               scale,  # (G,) what to multiply them with
               bounds  # (B, K); -inf: no matter
@@ -108,7 +109,7 @@ def _count_rows(S, scale, bounds):
         counts[i,asked[i]] = len(row)-np.searchsorted(row, ask)
     return counts
 
-# %% ../nbs/12_metrics.ipynb #23318728
+# %% ../nbs/12_metrics.ipynb #81d2052e
 SURE = 2e-7
 
 def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper edge of what is in doubt, (B,) matches, the last rank of CMC
@@ -121,7 +122,13 @@ def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper e
     move,order = move.sort(1)
     return torch.zeros_like(move, dtype=torch.bool).scatter(1, order, move.cumsum(1)>SURE)
 
-# %% ../nbs/12_metrics.ipynb #2986fb79
+# %% ../nbs/12_metrics.ipynb #009541d4
+@lru_cache
+def _onednn_multiplies():
+    "Does this build of torch have a float32 product by oneDNN?"
+    try: return linear(torch.ones(2,3).to_mkldnn(), torch.ones(4,3)).to_dense().sum()==24
+    except (RuntimeError,NotImplementedError): return False
+
 class _Search:
     "Compares chunks of queries with the whole gallery"
     def __init__(self, query, gallery, codes, k, similarity=None):
@@ -139,7 +146,7 @@ class _Search:
         "Of unit queries with the gallery as it is"
         query = self.unit('query', rows, dtype)
         S = self.space(len(query), dtype)
-        onednn = dtype==torch.float32 and not S.is_cuda and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        onednn = dtype==torch.float32 and not S.is_cuda and torch.backends.mkldnn.enabled and _onednn_multiplies()
         if onednn: query = query.to_mkldnn()
         for block,out in zip((self.held if dtype==torch.float32 else self.gallery).split(BLOCK), S.split(BLOCK, 1)):
             if onednn: out.copy_(linear(query, block.to(dtype).contiguous()).to_dense())
@@ -178,7 +185,7 @@ def _among(codes, some):
     seen[-1] = False
     return seen[codes]
 
-# %% ../nbs/12_metrics.ipynb #5d601b0a
+# %% ../nbs/12_metrics.ipynb #809624e8
 SMALL = 2**20
 
 @patch
@@ -247,7 +254,7 @@ def _checked(S, n, gallery):
     if S.shape!=(n,len(gallery)) or not S.isfinite().all(): raise ValueError(f"similarity must return finite numbers of shape ({n}, {len(gallery)}) for {n} queries, got shape {tuple(S.shape)}{'' if S.isfinite().all() else ' with NaN or infinity'}.")
     return S
 
-# %% ../nbs/12_metrics.ipynb #744b1c63
+# %% ../nbs/12_metrics.ipynb #9fff2236
 def _sum_of_precisions(b, R, n, a, H):
     "Expected over all orders: the sum of (hits so far)/(place), hits counted with the match itself if `b` counts it"
     places = H[a+n]-H[a]
@@ -269,7 +276,7 @@ def _last_place(R, n, a):
     chance = R/n*np.cumprod(np.r_[1, (i[:-1]-R)/np.maximum(i[:-1]-1, 1)])
     return (chance/(a+i)).sum()
 
-# %% ../nbs/12_metrics.ipynb #0750b2e2
+# %% ../nbs/12_metrics.ipynb #dcfc7a50
 def _groups(t, level, above):
     "`(right before, right, all, images ahead)` of each group of equals that holds a true match"
     edge = np.r_[0, np.flatnonzero(t[:-1]-t[1:]>TIE)+1, len(t)]
@@ -283,7 +290,7 @@ def _expected(t, level, above, ks, ap, H):
     (_,R,n,a),(_,last_R,last_n,last_a) = groups[0],groups[-1]
     return [total/len(t), len(t)*_last_place(last_R, last_n, last_a), *(_first_within(R, n, a, k) for k in ks)]
 
-# %% ../nbs/12_metrics.ipynb #7ff2568e
+# %% ../nbs/12_metrics.ipynb #4d21820e
 class NoTrueMatch(ValueError): "Not one query has a true match in the gallery"
 
 @dataclass(repr=False)
@@ -302,7 +309,7 @@ class RetrievalScores:
         def row(mAP, cmc, mINP): return f"mAP {mAP:.4f}  " + "  ".join(f"rank-{k} {v:.4f}" for k,v in cmc.items()) + f"  mINP {mINP:.4f}"
         return f"macro  {row(self.macro_mAP, self.macro_cmc, self.macro_mINP)}\nplain  {row(self.mAP, self.cmc, self.mINP)}\n{self.n_valid} of {self.n_query} queries have a true match"
 
-# %% ../nbs/12_metrics.ipynb #deb5a736
+# %% ../nbs/12_metrics.ipynb #069f0472
 def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy; they are normalised here, and compared where the gallery is
                      query_ids,       # (Q,) identities, numbers or strings; -1 or '': such a query is left out and counted
                      gallery_ids,     # (G,) identities; -1 or '': a distractor, nobody's true match
@@ -326,7 +333,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
     scores = _score_queries(search, ks, ap, chunk, ties)
     return _summary(scores, codes[0][0], query_ids, ks, no_match)
 
-# %% ../nbs/12_metrics.ipynb #ff42c2ef
+# %% ../nbs/12_metrics.ipynb #4beb6c98
 def _check_options(ks, ap, chunk, ties, no_match):
     for name,value,options in (('ap',ap,('plain','trapezoid')), ('ties',ties,('pessimistic','expected')), ('no_match',no_match,('skip','zero'))):
         if value not in options: raise ValueError(f"{name} must be {options[0]!r} or {options[1]!r}, got {value!r}.")
@@ -397,7 +404,7 @@ def _summary(scores, codes, ids, ks, no_match):
     (mAP,cmc,mINP),(macro_mAP,macro_cmc,macro_mINP) = parts(plain),parts(macro)
     return RetrievalScores(mAP, cmc, macro_mAP, macro_cmc, int(valid.sum()), len(scores), mINP, macro_mINP, rows)
 
-# %% ../nbs/12_metrics.ipynb #f873ad31
+# %% ../nbs/12_metrics.ipynb #d381e832
 def label_f1(predicted,     # (N,) label numbers, or (N, n_labels) of 0/1
              actual,        # the same shape; -1: unlabelled, the row is left out
              n_labels:int   # how many labels there are
@@ -416,7 +423,7 @@ def absent_labels(actual, n_labels:int)->list: # the numbers of the labels that 
     "Which labels `macro_f1` leaves out"
     return np.flatnonzero(np.isnan(label_f1(actual, actual, n_labels))).tolist()
 
-# %% ../nbs/12_metrics.ipynb #3f669897
+# %% ../nbs/12_metrics.ipynb #e5702a04
 def _one_hot(predicted, actual, n_labels):
     "Both as (N, n_labels) bool, unlabelled rows left out; checked"
     predicted,actual = _array(predicted),_array(actual)
@@ -430,7 +437,7 @@ def _one_hot(predicted, actual, n_labels):
     as_hot = (lambda x: x[:,None]==np.arange(n_labels)) if actual.ndim==1 else (lambda x: x==1)
     return as_hot(predicted[known]), as_hot(actual[known])
 
-# %% ../nbs/12_metrics.ipynb #5bfe4bd1
+# %% ../nbs/12_metrics.ipynb #080e36db
 def piq(scores:dict,           # {'mAP': macro mAP, 'rank1': macro rank-1, and the macro F1 of every attribute by name}, all between 0 and 1
         tasks:Tasks=PORTRAIT   # the sub-tasks
        )->float:
