@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLea
            'decide', 'score_portraits', 'score_model', 'report_model', 'chance_scores', 'score_table',
            'save_portrait_model', 'load_portrait_model']
 
-# %% ../nbs/14_learner.ipynb #ad3d9d4c
+# %% ../nbs/14_learner.ipynb #699747cf
 import hashlib, json, tempfile
 import numpy as np
 import pandas as pd
@@ -17,14 +17,14 @@ from fastai.basics import *
 from fastai.callback.all import *
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from .callbacks import LossRecorder
+from .callbacks import FusedAdam, LossRecorder, OnDevice
 from .losses import PortraitLoss
 from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
 from .report import portrait_report, save_report
 from .tasks import Tasks
 
-# %% ../nbs/14_learner.ipynb #c8000d9c
+# %% ../nbs/14_learner.ipynb #ccd7a624
 def portrait_splitter(model):
     "Two parameter groups: the backbone; the necks, the classifiers and the uncertainties"
     backbone = trainable_params(model.body)
@@ -39,7 +39,7 @@ class PortraitLearner(Learner):
         s = getattr(self.loss_func, 's', None)
         if s is not None: self.opt.state[s]['do_wd'] = False
 
-# %% ../nbs/14_learner.ipynb #68571843
+# %% ../nbs/14_learner.ipynb #9b21fcea
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
                 split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
@@ -58,10 +58,10 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
     if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
     model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size, output_stride=output_stride)
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
-    kwargs = dict(opt_func=partial(Adam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
-    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=[LossRecorder(), *L(cbs)], **kwargs)
+    kwargs = dict(opt_func=partial(FusedAdam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
+    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=[LossRecorder(), OnDevice(), *L(cbs)], **kwargs)
 
-# %% ../nbs/14_learner.ipynb #f9f690fb
+# %% ../nbs/14_learner.ipynb #ff70664d
 def paper_lr(pct:float, # share of the training that is done, 0 to 1
              lr:float=3.5e-4 # the base rate
             )->float:
@@ -79,7 +79,7 @@ def fit_paper(self:Learner,
     "Train with the paper's schedule, stretched to `n_epoch`"
     self.fit(n_epoch, wd=wd, cbs=[ParamScheduler({'lr': partial(paper_lr, lr=self.lr if lr is None else lr)}), *L(cbs)])
 
-# %% ../nbs/14_learner.ipynb #bcdbcea0
+# %% ../nbs/14_learner.ipynb #b2f3ff70
 @torch.inference_mode()
 def run_model(model,    # a PortraitNet
               dl        # a loader of `portrait_dls`, not shuffled
@@ -99,7 +99,7 @@ def decide(task, logits):
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/14_learner.ipynb #aa990555
+# %% ../nbs/14_learner.ipynb #13aeb7b9
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
                     query_dl,gallery_dl, # their loaders, which hold their tables and labels
@@ -131,13 +131,13 @@ def _cameras(*data):
         if 'source' not in o.df or (o.df['source'].fillna('')=='').any(): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
     return [o.df['source'].astype(str).to_numpy() for o in data]
 
-# %% ../nbs/14_learner.ipynb #a29b8145
+# %% ../nbs/14_learner.ipynb #75205fb3
 def _check_splits(tasks, query_dl, gallery_dl):
     "Re-identification needs a query and a gallery; attributes are scored on what there is of either"
     empty = [name for name,dl in (('query',query_dl), ('gallery',gallery_dl)) if not len(dl.dataset)]
     if len(empty)==2 or empty and tasks.identity: raise ValueError(f"There is nothing to score on: the table has no rows whose split is {' or '.join(map(repr, empty))}.")
 
-# %% ../nbs/14_learner.ipynb #898865d3
+# %% ../nbs/14_learner.ipynb #7ebb9806
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
                 cameras:bool=False   # as of `score_portraits`
@@ -155,7 +155,7 @@ def portrait_scores(self:Learner,
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
     return score_model(self.model, self.dls.query, self.dls.gallery, cameras)
 
-# %% ../nbs/14_learner.ipynb #dcce013c
+# %% ../nbs/14_learner.ipynb #0f5c2f12
 def _reported(model, outs, query_dl, gallery_dl, cameras):
     "What `portrait_report` wants, from what the model said"
     data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks
@@ -182,7 +182,7 @@ def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `
     "Intervals, scores by label and by group of people, and calibration, on the query and gallery splits"
     return report_model(self.model, self.dls.query, self.dls.gallery, cameras, **kwargs)
 
-# %% ../nbs/14_learner.ipynb #44b0f4bb
+# %% ../nbs/14_learner.ipynb #c08ed80f
 def _guess(task, labels, n, g):
     "`n` labels drawn as often as `labels` has them"
     known = labels[(labels!=-1).all(1)] if task.multilabel else labels[labels!=-1]
@@ -207,7 +207,7 @@ def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(train
     shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
-# %% ../nbs/14_learner.ipynb #ad123f1e
+# %% ../nbs/14_learner.ipynb #6e0c3aea
 FORMAT = 1
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
@@ -222,7 +222,7 @@ def _sha256(path):
         while block := f.read(1<<20): digest.update(block)
     return digest.hexdigest()
 
-# %% ../nbs/14_learner.ipynb #fc24fd52
+# %% ../nbs/14_learner.ipynb #cf2c283b
 def _replace(path, new, old):
     "Put the folder `new` at `path`; what was there goes to `old`, and comes back if that fails"
     if path.exists(): path.rename(old)
@@ -231,7 +231,7 @@ def _replace(path, new, old):
         if old.exists(): old.rename(path)
         raise
 
-# %% ../nbs/14_learner.ipynb #555b549f
+# %% ../nbs/14_learner.ipynb #e1b75907
 def save_portrait_model(learn,              # a Learner from `fss_learner`
                         path,               # the folder to make
                         overwrite=False     # replace a model that is there?
@@ -249,7 +249,7 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
         _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/14_learner.ipynb #65e2fadd
+# %% ../nbs/14_learner.ipynb #8dd17740
 def _read_description(path):
     file = Path(path)/DESCRIPTION
     if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")
@@ -289,7 +289,7 @@ def _fits(tasks, weights):
     shapes = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)).shape[:1] for i in range(len(tasks))]
     return shapes==[(t.n_labels,) for t in tasks]
 
-# %% ../nbs/14_learner.ipynb #aed1f2e0
+# %% ../nbs/14_learner.ipynb #8c208a55
 def _network(d, tasks):
     "The network that the description `d` describes, with random weights"
     model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'))
@@ -302,7 +302,7 @@ def _check_fit(path, model, weights):
     odd = next((k for k in (*want,*have) if want.get(k)!=have.get(k)), None)
     if odd is not None: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes: '{odd}' is {have.get(odd, 'missing')}, and should be {want.get(odd, 'absent')}.")
 
-# %% ../nbs/14_learner.ipynb #8135d53d
+# %% ../nbs/14_learner.ipynb #f78e66f7
 def load_portrait_model(path,        # a folder that `save_portrait_model` wrote, perhaps on a stranger's machine
                         device='cpu' # where to put it
                        )->PortraitNet: # ready to use, in evaluation mode
