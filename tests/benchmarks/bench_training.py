@@ -11,7 +11,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO/'results'/'training_speed.csv'
 OUT = REPO/'out'/'bench_training'
-TURNS, IDENTITIES = 5, 400
+TURNS, PAIRS, IDENTITIES = 5, 41, 400
 
 # what a turn of a step is made with; each adds to the one above it
 LADDER = ['fp32', 'tf32', 'bf16', 'channels_last', 'fused', 'compile', 'compile_loss']
@@ -191,31 +191,42 @@ def step(setup, device):
     return dict(bare=rate(setup, took, n, peak_mb=peak_mb(f, device)))
 
 
+class Between(Fixed):
+    "Also runs a bare step before every batch, and keeps the seconds of both: of the step, and until the next batch is asked for"
+    def __init__(self, batch, n, bare): super().__init__(batch, n); self.bare, self.took = bare, dict(bare=[], Learner=[])
+    def __iter__(self):
+        for _ in range(self.n):
+            self.took['bare'].append(seconds(self.bare, 'cpu'))
+            start = clock('cpu')
+            yield self.batch
+            self.took['Learner'].append(clock('cpu')-start)
+
+
+def fit(learn):
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
+
+
 def learner(setup, device):
-    "Bare loop and Learner in turns; `ratio` is the Learner's share of the bare loop's speed"
+    """Bare loop and Learner; `ratio` is the Learner's share of the bare loop's speed.
+    Without a GPU the two take turns step by step, and the median of a pair counts: a busy machine is as slow for the one as for the other. A GPU must not be waited for after a step: there, turns of many steps"""
     import numpy as np
-    from fastai.callback.core import Callback
     learn, batch = build(setup, device)
     other, _ = build(setup, device)
     f = bare_step(other, batch, setup, device)
-    n = n_steps(f, device)
-    learn.dls.train.n = n
-    class Time(Callback):
-        order = 95
-        def before_train(self): wait(device); self.began = clock(device)
-        def after_train(self): wait(device); self.took = clock(device)-self.began
-    learn.add_cb(Time())
-    def fit():
-        with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
-        return learn.time.took
-    def loop(): return seconds(lambda: [f() for _ in range(n)], device)
-    fit(), loop()
-    took = dict(bare=[], Learner=[])
-    for i in range(2*TURNS):
-        for k, g in (('bare', loop), ('Learner', fit))[::1 if i % 2 else -1]: took[k].append(g())
-    pairs = np.array(took['bare'])/np.array(took['Learner'])
-    ratio = min(took['bare'])/min(took['Learner'])
-    return {k: rate(setup, v, n, **(dict(ratio=ratio, ratio_median=float(np.median(pairs))) if k == 'Learner' else {})) for k, v in took.items()}
+    if device == 'cpu':
+        fit(learn)
+        f()
+        learn.dls.loaders[0] = Between(batch, PAIRS, f)
+        fit(learn)
+        took, n = learn.dls.train.took, 1
+        ratio = float(np.median(np.array(took['bare'])/took['Learner']))
+        took = {k: [float(np.median(v))] for k, v in took.items()}
+    else:
+        n = n_steps(f, device)
+        learn.dls.train.n = n
+        took = in_turns({'bare': lambda: [f() for _ in range(n)], 'Learner': lambda: fit(learn)}, device, 2*TURNS)
+        ratio = min(took['bare'])/min(took['Learner'])
+    return {k: rate(setup, v, n, **(dict(ratio=ratio) if k == 'Learner' else {})) | dict(turns=PAIRS if device == 'cpu' else 2*TURNS) for k, v in took.items()}
 
 
 def losses(setup, device):
