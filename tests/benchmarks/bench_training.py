@@ -37,7 +37,6 @@ def rows_of(device):
         rows |= {f'learner {m} {v}': dict(kind='learner', model=m, variant=v, **base) for v in s['learner']}
         rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **base), f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
     loading = dict(preset=s['preset'], n=s['n'], **base)
-    rows['decode'] = dict(kind='decode', **loading)
     for w in s['workers']:
         rows[f'loader {w} workers'] = dict(kind='loader', workers=w, **loading)
         rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w, **loading) for m in s['models']}
@@ -278,19 +277,12 @@ def loaders(setup, device, **kwargs):
     return portrait_dls(*portraits(setup), PORTRAIT, size=setup['size'], bs=setup['bs'], num_workers=setup.get('workers', 0), device=device, seed=0, **kwargs)
 
 
-def decode(setup, device):
-    "One process that opens pictures"
-    data = loaders(setup, 'cpu').train.dataset
-    took = in_turns(dict(decode=lambda: [data[i] for i in range(len(data))]), 'cpu', 3)['decode']
-    return dict(decode=dict(images_per_second=len(data)/min(took), turns=len(took)))
-
-
 def loader(setup, device):
-    "An epoch of batches on the device, as they are and augmented"
+    "Pictures opened in one process; an epoch of batches on the device, as they are and augmented"
     both = {k: loaders(setup, device, augment=a).train for k, a in (('loader', False), ('loader and augmentation', True))}
-    took = in_turns({k: lambda dl=dl: [None for _ in dl] for k, dl in both.items()}, device, 3)
-    n = len(both['loader'])*setup['bs']
-    return {k: dict(images_per_second=n/min(v), turns=len(v)) for k, v in took.items()}
+    data, n = both['loader'].dataset, len(both['loader'])*setup['bs']
+    methods = dict(decode=lambda: [data[i] for i in range(n)], **{k: lambda dl=dl: [None for _ in dl] for k, dl in both.items()})
+    return {k: dict(images_per_second=n/min(v), turns=len(v)) for k, v in in_turns(methods, device).items()}
 
 
 def epoch(setup, device):
@@ -304,20 +296,23 @@ def epoch(setup, device):
 
 
 def ceilings(setup, device):
-    "What the processor reaches: a large matrix product, and a large copy (bytes read and written)"
+    "What the processor reaches: a large matrix product, a large convolution, and a large copy (bytes read and written)"
     import torch
-    n, size = (8192, 2**30) if device == 'cuda' else (1024, 2**27)
+    n, images, size = (8192, 2048, 2**30) if device == 'cuda' else (1024, 64, 2**27)
     methods, work = {}, {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
-        name = f"product {str(dtype).split('.')[1]}"
-        methods[name], work[name] = lambda a=a, b=b: [a@b for _ in range(10)], 10*2*n**3
+        x, w = torch.randn(images, 256, 16, 8, device=device).to(dtype, memory_format=torch.channels_last), torch.randn(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+        name = str(dtype).split('.')[1]
+        methods[f'product {name}'], work[f'product {name}'] = lambda a=a, b=b: [a@b for _ in range(10)], 10*2*n**3
+        methods[f'convolution {name}'], work[f'convolution {name}'] = lambda x=x, w=w: [torch.conv2d(x, w, padding=1) for _ in range(10)], 10*2*9*256**2*images*16*8
     if device == 'cuda':
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         def tf32(f):
-            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             f()
-            torch.backends.cuda.matmul.allow_tf32 = False
-        methods['product tf32'], work['product tf32'] = partial(tf32, methods['product float32']), 10*2*n**3
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        for k in ('product', 'convolution'): methods[f'{k} tf32'], work[f'{k} tf32'] = partial(tf32, methods[f'{k} float32']), work[f'{k} float32']
     src, to = torch.randn(size//4, device=device), torch.empty(size//4, device=device)
     methods['copy'] = lambda: [to.copy_(src) for _ in range(10)]
     took = in_turns(methods, device)
@@ -367,7 +362,7 @@ def launches(setup):
     return found
 
 
-KINDS = dict(step=step, learner=learner, losses=losses, optimiser=optimiser, decode=decode, loader=loader, epoch=epoch, ceilings=ceilings, count=count)
+KINDS = dict(step=step, learner=learner, losses=losses, optimiser=optimiser, loader=loader, epoch=epoch, ceilings=ceilings, count=count)
 
 
 # running, writing
