@@ -409,7 +409,7 @@ def is_done(row, device, now):
     if not RESULTS.exists(): return False
     old = pd.read_csv(RESULTS)
     old = old[(old.device == device) & (old.row == row)]
-    return len(old) > 0 and 'commit' in old and (old.commit == now['commit']).all() and (old.hardware == now['hardware']).all()
+    return len(old) > 0 and 'commit' in old and (old.commit.fillna('') == now['commit']).all() and (old.hardware == now['hardware']).all()
 
 
 def main(args):
