@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #1f3a4031
+# %% ../nbs/20_ablation.ipynb #f9bd06fa
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #9a87e9c7
+# %% ../nbs/20_ablation.ipynb #a44c69a8
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -47,7 +47,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #e3a7a497
+# %% ../nbs/20_ablation.ipynb #cab7035d
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -67,7 +67,7 @@ SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, prese
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #33d9799c
+# %% ../nbs/20_ablation.ipynb #e7bb8472
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -89,7 +89,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #5ad36e2d
+# %% ../nbs/20_ablation.ipynb #1b60f960
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -110,7 +110,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #da4ab292
+# %% ../nbs/20_ablation.ipynb #735560cd
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -136,7 +136,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #1ae85506
+# %% ../nbs/20_ablation.ipynb #9db26650
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name!='name' and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -162,7 +162,7 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #a81a5211
+# %% ../nbs/20_ablation.ipynb #c2bef97b
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     order = 101 # after KeepRun
@@ -174,7 +174,7 @@ class _Seconds(Callback):
         self.seconds += time.perf_counter()-self.began
         write_safely(self.file, str(self.seconds).encode())
 
-# %% ../nbs/20_ablation.ipynb #a95d635f
+# %% ../nbs/20_ablation.ipynb #f98c20ff
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -207,7 +207,7 @@ class Experiments:
         done = read_results(results)
         return done[done.key.isin(list(keys))].reset_index(drop=True)
 
-# %% ../nbs/20_ablation.ipynb #837d8aa9
+# %% ../nbs/20_ablation.ipynb #8bbd13ab
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -246,7 +246,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #4134a9b6
+# %% ../nbs/20_ablation.ipynb #c3106dab
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -257,7 +257,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='starnet', backbone='starnet_s050')])
 
-# %% ../nbs/20_ablation.ipynb #553c4e35
+# %% ../nbs/20_ablation.ipynb #53181d82
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -265,7 +265,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #0bc783f1
+# %% ../nbs/20_ablation.ipynb #ccaf7c49
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all
@@ -303,8 +303,8 @@ def show_rows(results:pd.DataFrame,     # lines of a csv of results
               paper:pd.DataFrame,       # of `paper_rows`
               rows,                     # names
               scores=None               # None: those of the paper
-             )->pd.DataFrame:
-    "Ours, on drawings, and the paper's, each in its own columns: means over seeds"
+             )->pd.DataFrame:           # a row a score, a column a row of the table
+    "Ours, means over seeds, and the paper's, each in its own columns"
     scores,ours = list(scores or paper.columns),results[results.row.isin(list(rows))]
-    parts = {'drawn portraits': ours.groupby('row')[scores].mean().reindex(rows), 'the paper': paper.reindex(rows)[scores]}
+    parts = {'drawn portraits': ours.groupby('row')[scores].mean().reindex(rows).T, 'the paper': paper.reindex(rows)[scores].T}
     return pd.concat(parts, axis=1).dropna(axis=1, how='all').round(3)

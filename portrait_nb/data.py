@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'PictureError', 'read_portrait', 'encode_labels', 'Portraits', 'normalise', 'denormalise', 'Normalise',
-           'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders', 'portrait_dls']
+           'crop_flip_erase', 'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
+           'portrait_dls']
 
-# %% ../nbs/06_data.ipynb #7d104ab9
+# %% ../nbs/06_data.ipynb #0313bc24
 import os, random
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
 from fastai.data.all import *
+from fastai.data.load import _loaders
+from functools import lru_cache
 from IPython.display import display
 from PIL import Image, ImageOps
 from torch import nn, Tensor
 from .style import show_sheet
 from .tasks import Task, Tasks
 
-# %% ../nbs/06_data.ipynb #d7edcd48
+# %% ../nbs/06_data.ipynb #3fb9ea96
 class PictureError(OSError):
     "A picture that cannot be decoded"
 
@@ -42,7 +45,7 @@ def _rgb(img):
     if 'transparency' in img.info: img = img.convert('RGBA')
     return img.convert('RGB')
 
-# %% ../nbs/06_data.ipynb #4495bbbc
+# %% ../nbs/06_data.ipynb #1c693e24
 def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
                   size=(256,128)    # (height, width) in pixels
                  )->Tensor:         # (3, height, width) uint8
@@ -55,7 +58,7 @@ def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
         name = image if isinstance(image, (str,Path)) else f'this {type(image).__name__}'
         raise PictureError(f"{name}: the picture cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}); put a good file in its place or take its row out of the table.") from None
 
-# %% ../nbs/06_data.ipynb #2816c874
+# %% ../nbs/06_data.ipynb #9fc9efbd
 def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
     if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
@@ -78,7 +81,7 @@ def _unknown(cells, task, label):
     known = ', '.join(task.labels[:8]) + (' ...' if task.n_labels>8 else '')
     raise ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; the task knows {known}.")
 
-# %% ../nbs/06_data.ipynb #646f27be
+# %% ../nbs/06_data.ipynb #2391ded2
 def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
@@ -94,7 +97,7 @@ def _with_train_identities(df, tasks):
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
     return tasks.with_identities(known)
 
-# %% ../nbs/06_data.ipynb #a8567106
+# %% ../nbs/06_data.ipynb #f513eb56
 class Portraits:
     "The rows of a table as a dataset of `(picture, row)`; the labels of all rows are in `labels`"
     n_inp = 1
@@ -116,18 +119,23 @@ class Portraits:
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
 
-# %% ../nbs/06_data.ipynb #5a4abc1c
+# %% ../nbs/06_data.ipynb #07c21846
 MEAN,STD = [255*torch.tensor(o)[:,None,None] for o in ([.485,.456,.406], [.229,.224,.225])] # of ImageNet, for bytes
+
+@lru_cache
+def _mean_std(device): return MEAN.to(device),STD.to(device)
 
 def normalise(x:Tensor  # (..., 3, H, W) uint8
              )->Tensor: # the same shape, float32: 0 is ImageNet's mean colour, 1 its standard deviation
     "Bytes to what a network reads"
-    return x.float().sub_(MEAN.to(x.device)).div_(STD.to(x.device))
+    mean,std = _mean_std(x.device)
+    return x.float().sub_(mean).div_(std)
 
 def denormalise(x:Tensor  # (..., 3, H, W) float
                )->Tensor: # uint8
     "The way back, for looking at"
-    return (x.float()*STD.to(x.device) + MEAN.to(x.device)).round_().clamp_(0,255).byte()
+    mean,std = _mean_std(x.device)
+    return (x.float()*std + mean).round_().clamp_(0,255).byte()
 
 class Normalise(Transform):
     "`normalise` as a step of a fastai loader"
@@ -135,7 +143,22 @@ class Normalise(Transform):
     def encodes(self, x:torch.Tensor): return normalise(x)
     def decodes(self, x:torch.Tensor): return denormalise(x)
 
-# %% ../nbs/06_data.ipynb #3c26862e
+# %% ../nbs/06_data.ipynb #b4585b57
+def crop_flip_erase(x:Tensor,     # (B, C, H, W)
+                    drawn:Tensor, # (B, 7) int64: left, top of the crop, counted from the corner of `x`; mirrored (0/1); left, top, width, height of the erased box
+                   )->Tensor:     # (B, C, H, W); 0 where nothing is left
+    "Crop, mirror and erase a batch, every portrait by its own numbers, in one gather"
+    left,top,mirrored,ex,ey,ew,eh = drawn.T[:,:,None]
+    h,w = x.shape[2:]
+    r,c = torch.arange(h, device=x.device),torch.arange(w, device=x.device)
+    rows,cols = r+top,torch.where(mirrored>0, w-1-c, c)+left
+    erased = ((r>=ey)&(r<ey+eh))[:,:,None] & ((c>=ex)&(c<ex+ew))[:,None]
+    seen = ((rows>=0)&(rows<h))[:,:,None] & ((cols>=0)&(cols<w))[:,None] & ~erased
+    where = rows.clamp(0,h-1)[:,:,None]*w + cols.clamp(0,w-1)[:,None]
+    x = x.flatten(2).gather(2, where.flatten(1)[:,None].expand(-1,x.shape[1],-1)).view(x.shape)
+    return torch.where(seen[:,None], x, 0)
+
+# %% ../nbs/06_data.ipynb #25807737
 class Augment(Transform):
     "Crop, flip and erase, each drawn for each portrait; in training only"
     order,split_idx = 20,0
@@ -150,13 +173,21 @@ class Augment(Transform):
         crop = [K.RandomCrop(self.size, padding=self.pad, p=1.)] if self.pad else []
         self.steps = nn.Sequential(*crop, K.RandomHorizontalFlip(p=flip), K.RandomErasing(scale=(.02,.4), ratio=(.3,3.33), value=0., p=erase))
 
-    @torch.no_grad()
-    def encodes(self, x:torch.Tensor):
+    def draw(self, shape)->Tensor: # `shape`: of a batch; (B, 7) for `crop_flip_erase`, on the CPU
+        "Other numbers at every call"
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.rng.getrandbits(63))
-            return self.steps(x)
+            *crop,flip,erase = [o.forward_parameters(torch.Size(shape)) for o in self.steps]
+        corner = crop[0]['src'][:,0]-self.pad if crop else torch.zeros(shape[0],2)
+        box = torch.stack([erase[k] for k in ('xs','ys','widths','heights')], 1)*(erase['batch_prob']>.5)[:,None]
+        return torch.cat([corner, flip['batch_prob'][:,None]>.5, box], 1).long()
 
-# %% ../nbs/06_data.ipynb #29d7a368
+    @torch.no_grad()
+    def encodes(self, x:torch.Tensor):
+        drawn = self.draw(x.shape)
+        return crop_flip_erase(x, (drawn.pin_memory() if x.is_cuda else drawn).to(x.device, non_blocking=True))
+
+# %% ../nbs/06_data.ipynb #e1d3f317
 def deal(own:list,       # a list of rows for each identity
          p:int,          # identities a batch
          k:int,          # portraits of each
@@ -171,7 +202,7 @@ def deal(own:list,       # a list of rows for each identity
     row = np.concatenate([np.resize(rng.permutation(own[i]), (groups[i],k)) for i in rng.permutation(len(own))])
     return rng.permutation(row.reshape(p,n,k).swapaxes(0,1).reshape(n,p*k))
 
-# %% ../nbs/06_data.ipynb #1e3c26b6
+# %% ../nbs/06_data.ipynb #91e1fc80
 class PKSampler:
     "Which rows the batches of an epoch hold: P identities x K portraits, alone or mixed with the unidentified rest"
     def __init__(self,
@@ -210,7 +241,7 @@ class PKSampler:
         if beside: return rng.permuted(np.hstack([rows,rest]), axis=1)
         return rng.permutation(np.vstack([rows,rest])) if alone else rows
 
-# %% ../nbs/06_data.ipynb #03f1ce28
+# %% ../nbs/06_data.ipynb #38360554
 @patch
 def _identities(self:PKSampler, bs):
     "P for batches of `bs`"
@@ -223,7 +254,7 @@ def _identities(self:PKSampler, bs):
         raise ValueError(f"bs={bs} does not hold p={p} identities x k={k} portraits{' and unidentified ones' if self.mixed else ''}; take {'more than ' if self.mixed else ''}bs={max(2,p)*k}.")
     return p
 
-# %% ../nbs/06_data.ipynb #91f93703
+# %% ../nbs/06_data.ipynb #57ac7303
 class PortraitLoader(TfmdDL):
     "Batches of `(image, labels)` from `Portraits`"
     def __init__(self, *args, sampler=None, **kwargs):
@@ -260,12 +291,18 @@ class PortraitLoader(TfmdDL):
         for o in self.after_batch.fs:
             if isinstance(o, Augment): o.rng = random.Random(self.rng.getrandbits(63))
 
-    def __iter__(self):
-        for b in super().__iter__():
-            if isinstance(b, PictureError): raise b
-            yield b
+    def sample(self): return (o for i,o in enumerate(self.order) if i//self.bs%self.num_workers==self.offs)
 
-# %% ../nbs/06_data.ipynb #ac10836f
+    def __iter__(self):
+        self.randomize()
+        self.before_iter()
+        self.order = self.get_idxs()
+        for b in _loaders[self.fake_l.num_workers==0](self.fake_l):
+            if isinstance(b, PictureError): raise b
+            yield self.after_batch(to_device(tuple(b), self.device, non_blocking=True))
+        self.after_iter()
+
+# %% ../nbs/06_data.ipynb #a45891bf
 def _check_table(df, root):
     "Refuse a table that cannot be loaded from"
     for c in ('image','split'):
@@ -291,7 +328,7 @@ def _n_workers(n, num_workers, device):
     cores = (os.cpu_count() or 2)//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, cores-1))
 
-# %% ../nbs/06_data.ipynb #24a3f18a
+# %% ../nbs/06_data.ipynb #d3102a69
 def _steps(augment, size):
     "What a batch goes through on the device"
     if isinstance(augment, Augment):
@@ -300,7 +337,7 @@ def _steps(augment, size):
     if augment not in (True, False): raise ValueError(f"augment must be True, False or an Augment, got {augment!r}.")
     return [Normalise(), Augment(size)] if augment else [Normalise()]
 
-# %% ../nbs/06_data.ipynb #b0377bbe
+# %% ../nbs/06_data.ipynb #71535573
 def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 root,                 # the folder its paths start from
                 tasks:Tasks,          # the sub-tasks, identities filled in
@@ -316,9 +353,9 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
     _check_numbers(size, bs)
     steps,device = _steps(augment, size), torch.device(default_device() if device is None else device)
     return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=bs if sampler else min(bs, max(1,len(df))), sampler=sampler, shuffle=train, drop_last=train and len(df)>bs,
-                          num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device)
+                          num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device, pin_memory=device.type=='cuda')
 
-# %% ../nbs/06_data.ipynb #b1944f71
+# %% ../nbs/06_data.ipynb #49bfab91
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
@@ -347,7 +384,7 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
     if seed is not None: loaders[0].rng = random.Random(seed)
     return PortraitLoaders(*loaders, path=root, device=loaders[0].device)
 
-# %% ../nbs/06_data.ipynb #2c9a692e
+# %% ../nbs/06_data.ipynb #81d97ca0
 def _told(task, label):
     "The words for one number, or one row of numbers"
     if task.multilabel: return '-' if (label<0).any() else '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none'

@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLea
            'decide', 'score_portraits', 'score_model', 'report_model', 'chance_scores', 'score_table',
            'save_portrait_model', 'load_portrait_model']
 
-# %% ../nbs/14_learner.ipynb #73fbe62c
+# %% ../nbs/14_learner.ipynb #0b559983
 import hashlib, json, tempfile
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from .callbacks import LossRecorder
+from .callbacks import FusedAdam, LossRecorder, OnDevice
 from .losses import PortraitLoss
 from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
@@ -25,7 +25,7 @@ from .report import portrait_report, save_report
 from .tasks import Tasks
 from .weighting import DynamicWeights
 
-# %% ../nbs/14_learner.ipynb #15ab5dac
+# %% ../nbs/14_learner.ipynb #6cb6e68d
 def portrait_splitter(model):
     "Two parameter groups: the backbone; the necks, the classifiers and the uncertainties"
     backbone = trainable_params(model.body)
@@ -40,7 +40,7 @@ class PortraitLearner(Learner):
         s = getattr(self.loss_func, 's', None)
         if s is not None: self.opt.state[s]['do_wd'] = False
 
-# %% ../nbs/14_learner.ipynb #6357e3d9
+# %% ../nbs/14_learner.ipynb #63e48b5e
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
                 split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
@@ -59,10 +59,11 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
     if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
     model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size, output_stride=output_stride)
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
-    kwargs = dict(opt_func=partial(Adam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
-    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=[LossRecorder(), *([DynamicWeights()] if weighting=='dwa' else []), *L(cbs)], **kwargs)
+    kwargs = dict(opt_func=partial(FusedAdam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
+    cbs = [LossRecorder(), OnDevice(), *([DynamicWeights()] if weighting=='dwa' else []), *L(cbs)]
+    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=cbs, **kwargs)
 
-# %% ../nbs/14_learner.ipynb #7f857e64
+# %% ../nbs/14_learner.ipynb #c5f6f897
 def paper_lr(pct:float, # share of the training that is done, 0 to 1
              lr:float=3.5e-4 # the base rate
             )->float:
@@ -80,7 +81,7 @@ def fit_paper(self:Learner,
     "Train with the paper's schedule, stretched to `n_epoch`"
     self.fit(n_epoch, wd=wd, cbs=[ParamScheduler({'lr': partial(paper_lr, lr=self.lr if lr is None else lr)}), *L(cbs)])
 
-# %% ../nbs/14_learner.ipynb #580b5f58
+# %% ../nbs/14_learner.ipynb #781b97eb
 @torch.inference_mode()
 def run_model(model,    # a PortraitNet
               dl        # a loader of `portrait_dls`, not shuffled
@@ -102,7 +103,7 @@ def decide(task, logits):
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/14_learner.ipynb #85e5ddbd
+# %% ../nbs/14_learner.ipynb #4ee302f2
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
                     query_dl,gallery_dl, # their loaders, which hold their tables and labels
@@ -134,13 +135,13 @@ def _cameras(*data):
         if 'source' not in o.df or (o.df['source'].fillna('')=='').any(): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
     return [o.df['source'].astype(str).to_numpy() for o in data]
 
-# %% ../nbs/14_learner.ipynb #6c381a43
+# %% ../nbs/14_learner.ipynb #2d2b84fa
 def _check_splits(tasks, query_dl, gallery_dl):
     "Re-identification needs a query and a gallery; attributes are scored on what there is of either"
     empty = [name for name,dl in (('query',query_dl), ('gallery',gallery_dl)) if not len(dl.dataset)]
     if len(empty)==2 or empty and tasks.identity: raise ValueError(f"There is nothing to score on: the table has no rows whose split is {' or '.join(map(repr, empty))}.")
 
-# %% ../nbs/14_learner.ipynb #db47f3c3
+# %% ../nbs/14_learner.ipynb #e748df6c
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
                 cameras:bool=False   # as of `score_portraits`
@@ -158,7 +159,7 @@ def portrait_scores(self:Learner,
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
     return score_model(self.model, self.dls.query, self.dls.gallery, cameras)
 
-# %% ../nbs/14_learner.ipynb #87fefad0
+# %% ../nbs/14_learner.ipynb #5e145668
 def _reported(model, outs, query_dl, gallery_dl, cameras):
     "What `portrait_report` wants, from what the model said"
     data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks
@@ -185,7 +186,7 @@ def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `
     "Intervals, scores by label and by group of people, and calibration, on the query and gallery splits"
     return report_model(self.model, self.dls.query, self.dls.gallery, cameras, **kwargs)
 
-# %% ../nbs/14_learner.ipynb #1b13b79d
+# %% ../nbs/14_learner.ipynb #de8f2da9
 def _guess(task, labels, n, g):
     "`n` labels drawn as often as `labels` has them"
     known = labels[(labels!=-1).all(1)] if task.multilabel else labels[labels!=-1]
@@ -210,7 +211,7 @@ def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(train
     shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
-# %% ../nbs/14_learner.ipynb #16f33893
+# %% ../nbs/14_learner.ipynb #4cd7b93d
 FORMAT = 1
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
@@ -225,7 +226,7 @@ def _sha256(path):
         while block := f.read(1<<20): digest.update(block)
     return digest.hexdigest()
 
-# %% ../nbs/14_learner.ipynb #478e72d2
+# %% ../nbs/14_learner.ipynb #390e0870
 def _replace(path, new, old):
     "Put the folder `new` at `path`; what was there goes to `old`, and comes back if that fails"
     if path.exists(): path.rename(old)
@@ -234,7 +235,7 @@ def _replace(path, new, old):
         if old.exists(): old.rename(path)
         raise
 
-# %% ../nbs/14_learner.ipynb #b69ce9ea
+# %% ../nbs/14_learner.ipynb #86cc35f8
 def save_portrait_model(learn,              # a Learner from `fss_learner`
                         path,               # the folder to make
                         overwrite=False     # replace a model that is there?
@@ -252,7 +253,7 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
         _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/14_learner.ipynb #9ebee568
+# %% ../nbs/14_learner.ipynb #9b8090cb
 def _read_description(path):
     file = Path(path)/DESCRIPTION
     if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")
@@ -292,7 +293,7 @@ def _fits(tasks, weights):
     shapes = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)).shape[:1] for i in range(len(tasks))]
     return shapes==[(t.n_labels,) for t in tasks]
 
-# %% ../nbs/14_learner.ipynb #01abb8ce
+# %% ../nbs/14_learner.ipynb #47c82bac
 def _network(d, tasks):
     "The network that the description `d` describes, with random weights"
     model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'))
@@ -305,7 +306,7 @@ def _check_fit(path, model, weights):
     odd = next((k for k in (*want,*have) if want.get(k)!=have.get(k)), None)
     if odd is not None: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes: '{odd}' is {have.get(odd, 'missing')}, and should be {want.get(odd, 'absent')}.")
 
-# %% ../nbs/14_learner.ipynb #0d545fc4
+# %% ../nbs/14_learner.ipynb #f72fa492
 def load_portrait_model(path,        # a folder that `save_portrait_model` wrote, perhaps on a stranger's machine
                         device='cpu' # where to put it
                        )->PortraitNet: # ready to use, in evaluation mode
