@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #f9bd06fa
+# %% ../nbs/20_ablation.ipynb #f80c0699
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #a44c69a8
+# %% ../nbs/20_ablation.ipynb #4eea2726
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -47,7 +47,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #cab7035d
+# %% ../nbs/20_ablation.ipynb #0a26ef31
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -67,7 +67,7 @@ SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, prese
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #e7bb8472
+# %% ../nbs/20_ablation.ipynb #fb59b474
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -89,7 +89,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #1b60f960
+# %% ../nbs/20_ablation.ipynb #e8c2f1a0
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -110,7 +110,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #735560cd
+# %% ../nbs/20_ablation.ipynb #b1c40d82
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -136,7 +136,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #9db26650
+# %% ../nbs/20_ablation.ipynb #8ad1dfe7
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name!='name' and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -162,7 +162,7 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #c2bef97b
+# %% ../nbs/20_ablation.ipynb #20f36594
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     order = 101 # after KeepRun
@@ -174,7 +174,7 @@ class _Seconds(Callback):
         self.seconds += time.perf_counter()-self.began
         write_safely(self.file, str(self.seconds).encode())
 
-# %% ../nbs/20_ablation.ipynb #f98c20ff
+# %% ../nbs/20_ablation.ipynb #f98e1a7e
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -207,7 +207,7 @@ class Experiments:
         done = read_results(results)
         return done[done.key.isin(list(keys))].reset_index(drop=True)
 
-# %% ../nbs/20_ablation.ipynb #8bbd13ab
+# %% ../nbs/20_ablation.ipynb #1d8bf160
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -219,20 +219,24 @@ def _run(dls, row, scale, seed, folder, key, results, data, cameras):
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder/'lock', timeout=0):
-            names = list(row.tasks) or dls.tasks.names
+            names,line = list(row.tasks) or dls.tasks.names,dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls))
+            _check_columns(names, {*line, 'params', 'seconds', *environment()})
             parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in ([[n] for n in names] if row.split=='single' else [names])]
-            line = dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls), params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **environment())
-            line |= _flat(outcome_scores(dls, parts, names))
+            line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **environment(), **_flat(outcome_scores(dls, parts, names)))
             _append(results, [line])
             _append(Path(results).with_name(f'{Path(results).stem}_losses.csv'), [dict(key=key, row=row.name, seed=seed, **{k: round(v, 5) if isinstance(v, float) else v for k,v in o.items()}) for p in parts for o in p['losses']])
             print(f"{row.name}, seed {seed}: PIQ {line.get('PIQ', float('nan')):.3f}")
     except Timeout: print(f"{row.name}, seed {seed}: another process is training it.")
 
+def _check_columns(names, taken):
+    odd = [o for o in names if o in taken]
+    if odd: raise ValueError(f"The sub-task '{odd[0]}' has the name of a column that says how a run was made: give it another name, and its scores can be written beside that.")
+
 def _about(row, scale, dls):
     "The columns that say what was trained"
     backbone,stride = scale.stands_for.get(row.backbone, (row.backbone,None))
     return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
-                n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr, pretrained=scale.pretrained, height=dls.size[0], width=dls.size[1], bs=dls.train.bs, train_images=len(dls.train.dataset))
+                n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, train_images=len(dls.train.dataset))
 
 def _flat(scores):
     "{score, score_low, score_high: value}"
@@ -246,7 +250,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #c3106dab
+# %% ../nbs/20_ablation.ipynb #bd7f52a8
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -257,7 +261,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='starnet', backbone='starnet_s050')])
 
-# %% ../nbs/20_ablation.ipynb #53181d82
+# %% ../nbs/20_ablation.ipynb #7d23982c
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -265,7 +269,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #ccaf7c49
+# %% ../nbs/20_ablation.ipynb #db1950ad
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

@@ -7,7 +7,7 @@ import portrait_nb.ablation as ablation
 from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, read_results, row_learner, run_key, same_data, summary)
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
-from portrait_nb.tasks import PORTRAIT, Tasks
+from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None)), bs=16)
 
@@ -117,3 +117,12 @@ def test_wrong_use(portraits, tmp_path):
     with pytest.raises(ValueError, match='same name'): Experiments([Row('a'), Row('a')])
     with pytest.raises(KeyError, match="no row 'best'"): TABLE4.run(loaders(portraits), SHORT, ['best'], **where(tmp_path))
     with pytest.raises(ValueError, match="scale must be one of"): TABLE4.run(loaders(portraits), 'huge', **where(tmp_path))
+
+def test_a_sub_task_cannot_take_the_column_of_a_setting(portraits, tmp_path):
+    root, df = portraits
+    tasks = Tasks([Task('lr', 'appearance', PORTRAIT['gender'].labels)])
+    dls = loaders((root, df.assign(lr=df.gender)), tasks)
+    with pytest.raises(ValueError, match="The sub-task 'lr' has the name of a column"): TABLE4.run(dls, SHORT, ['fss'], **where(tmp_path))
+    assert loaders(portraits, Tasks([PORTRAIT['height']])).tasks.names == ['height']
+    line = TABLE4.run(loaders(portraits, Tasks([PORTRAIT['identity']])), SHORT, ['fss'], **where(tmp_path)).iloc[0]
+    assert 'height' not in line and line['size'] == '64x32'
