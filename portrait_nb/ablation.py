@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #f80c0699
+# %% ../nbs/20_ablation.ipynb #b8c14c0b
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from itertools import product
 from pathlib import Path
 from .annotations import read_annotations
-from .callbacks import BF16, LossGuard, OnDevice, SkipValidation, bf16_pays
+from .callbacks import BF16, LossGuard, SkipValidation, bf16_pays
 from .data import Augment, portrait_dls
 from .learner import _retrieval, decide, fss_learner, run_model
 from .metrics import RetrievalScores
@@ -29,7 +29,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #4eea2726
+# %% ../nbs/20_ablation.ipynb #e81eafce
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -47,7 +47,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #0a26ef31
+# %% ../nbs/20_ablation.ipynb #40a02abb
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -67,7 +67,7 @@ SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, prese
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #fb59b474
+# %% ../nbs/20_ablation.ipynb #f8355192
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -89,7 +89,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #e8c2f1a0
+# %% ../nbs/20_ablation.ipynb #2a932934
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -110,7 +110,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #b1c40d82
+# %% ../nbs/20_ablation.ipynb #299630c2
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -136,7 +136,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #8ad1dfe7
+# %% ../nbs/20_ablation.ipynb #fd1e508a
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name!='name' and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -156,13 +156,13 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     file = folder/'outcome.pt'
     if file.exists(): return torch.load(file, weights_only=True)
     learn,timer = row_learner(dls, row, scale, seed, names),_Seconds(folder)
-    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': scale.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), OnDevice(), timer])
+    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': scale.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
     told = dict(outcome(learn, cameras), seconds=timer.seconds, losses=learn.loss_recorder.rows)
     write_safely(file, _saved(told))
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #20f36594
+# %% ../nbs/20_ablation.ipynb #68e798aa
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     order = 101 # after KeepRun
@@ -174,7 +174,7 @@ class _Seconds(Callback):
         self.seconds += time.perf_counter()-self.began
         write_safely(self.file, str(self.seconds).encode())
 
-# %% ../nbs/20_ablation.ipynb #f98e1a7e
+# %% ../nbs/20_ablation.ipynb #009479a2
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -207,7 +207,7 @@ class Experiments:
         done = read_results(results)
         return done[done.key.isin(list(keys))].reset_index(drop=True)
 
-# %% ../nbs/20_ablation.ipynb #1d8bf160
+# %% ../nbs/20_ablation.ipynb #705ab721
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -250,7 +250,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #bd7f52a8
+# %% ../nbs/20_ablation.ipynb #a5d335b4
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -261,7 +261,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='starnet', backbone='starnet_s050')])
 
-# %% ../nbs/20_ablation.ipynb #7d23982c
+# %% ../nbs/20_ablation.ipynb #8c1edfbb
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -269,7 +269,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #db1950ad
+# %% ../nbs/20_ablation.ipynb #b22e2303
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

@@ -8,29 +8,30 @@ __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'E
            'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
            'read_config', 'open_run']
 
-# %% ../nbs/15_runs.ipynb #3bf7cd1d
+# %% ../nbs/15_runs.ipynb #0a4e748e
 import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from fastai.basics import Callback, L, Learner, Optimizer, num_distrib, rank_distrib, set_seed, to_device
 from fastai.callback.core import CancelEpochException
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 from importlib.metadata import version
 from matplotlib.figure import Figure
 from pathlib import Path
 from torch import nn, Tensor
 from .annotations import read_annotations
-from .callbacks import BF16, EMA, LossGuard, NonFiniteLoss, OnDevice, SkipValidation, draw_losses, loss_kinds
+from .callbacks import BF16, EMA, LossGuard, NonFiniteLoss, SkipValidation, draw_losses, loss_kinds
 from .data import Augment, portrait_dls
 from .learner import fss_learner
 from .style import INK, STYLE
 from .tasks import Tasks
 
-# %% ../nbs/15_runs.ipynb #ffcd5a0e
+# %% ../nbs/15_runs.ipynb #895b39a5
 def write_safely(path,      # file to write or replace
                  data:bytes # all of it
                 ):
@@ -55,7 +56,7 @@ def _sync_folder(path):
     try: os.fsync(folder)
     finally: os.close(folder)
 
-# %% ../nbs/15_runs.ipynb #88d025ce
+# %% ../nbs/15_runs.ipynb #7b3890af
 def _plain(o):
     "`o` in types that are read back without running code"
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
@@ -80,7 +81,7 @@ def set_random_states(dls, states):
     for dl,o in zip(dls.loaders, states['loaders']):
         if o is not None: dl.rng.setstate(o)
 
-# %% ../nbs/15_runs.ipynb #b306467e
+# %% ../nbs/15_runs.ipynb #d2ceced6
 def _keepers(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')} # a Callback passes unknown names on to its Learner
 
 def _recorded(learn):
@@ -114,7 +115,7 @@ def set_learner_state(learn:Learner, # about to fit, built as the one that was s
         elif o: raise ValueError(f"The checkpoint was written with the callback '{k}', which this Learner does not have.")
     set_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_runs.ipynb #0f68455f
+# %% ../nbs/15_runs.ipynb #492aa324
 CHECKPOINT = 1 # the format
 
 class RunError(OSError):
@@ -136,7 +137,7 @@ def read_checkpoint(file)->dict:
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
-# %% ../nbs/15_runs.ipynb #6fc66564
+# %% ../nbs/15_runs.ipynb #ef812cf6
 def _first(f, *args):
     "What process 0 gets from `f`, on every process; where it fails, it says why, and the others end with it"
     if num_distrib()<2: return f(*args)
@@ -156,7 +157,7 @@ def _everyone(o):
     torch.distributed.all_gather_object(got, o)
     return got
 
-# %% ../nbs/15_runs.ipynb #3b096ca7
+# %% ../nbs/15_runs.ipynb #c5045a67
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
 class KeepRun(Callback):
@@ -197,7 +198,7 @@ class KeepRun(Callback):
 
     def after_fit(self): _first(self._draw)
 
-# %% ../nbs/15_runs.ipynb #b5b3b651
+# %% ../nbs/15_runs.ipynb #347b9870
 @patch
 def _there(self:KeepRun): return read_checkpoint(self.folder/LAST) if (self.folder/LAST).exists() else None
 
@@ -212,7 +213,7 @@ def _restore(self:KeepRun, c):
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
-# %% ../nbs/15_runs.ipynb #79ca79b0
+# %% ../nbs/15_runs.ipynb #42c034b6
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
@@ -237,7 +238,7 @@ def _write(self:KeepRun, state, names):
         for name in names: write_safely(self.folder/name, data)
     except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {state['epoch']} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
 
-# %% ../nbs/15_runs.ipynb #62255301
+# %% ../nbs/15_runs.ipynb #523cad9d
 def _csv(rows): return pd.DataFrame(rows).to_csv(index=False).encode()
 
 @patch
@@ -284,7 +285,7 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
         fig.savefig(f, format='png')
     return f.getvalue()
 
-# %% ../nbs/15_runs.ipynb #6470e899
+# %% ../nbs/15_runs.ipynb #6307f5c2
 def _check_config(c):
     "Refuse what could only fail later"
     if c['schedule'] not in ('fit_paper','fit_one_cycle'): raise ValueError(f"schedule must be 'fit_paper' or 'fit_one_cycle', got {c['schedule']!r}.")
@@ -319,7 +320,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
-# %% ../nbs/15_runs.ipynb #9b1779fd
+# %% ../nbs/15_runs.ipynb #48b43f32
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
@@ -332,7 +333,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     cbs = [*([BF16()] if config['bf16'] else []), *([EMA(config['ema'])] if config['ema'] is not None else []), *([SkipValidation()] if set(df.split)=={'train'} else [])]
     return fss_learner(dls, cbs=cbs, **config['learner'])
 
-# %% ../nbs/15_runs.ipynb #40202da6
+# %% ../nbs/15_runs.ipynb #176d8e88
 def _commit():
     "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
     git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
@@ -350,7 +351,7 @@ def environment()->dict:
     return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
                 **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
-# %% ../nbs/15_runs.ipynb #ba30dd20
+# %% ../nbs/15_runs.ipynb #6faf2800
 CONFIG,ENVIRONMENT = 'config.json','environment.json'
 
 class Run:
@@ -394,7 +395,7 @@ def _join(config):
     from portrait_nb.distributed import join_processes
     join_processes(config['loading'].get('device'))
 
-# %% ../nbs/15_runs.ipynb #52b0a39e
+# %% ../nbs/15_runs.ipynb #d007b2c6
 def read_config(path)->dict:
     "The configuration of the run in folder `path`"
     file = Path(path)/CONFIG
@@ -422,10 +423,28 @@ def open_run(path,             # folder of a run
 def _sweep(path):
     for o in path.glob('.*.new'): o.unlink()
 
-# %% ../nbs/15_runs.ipynb #efd51dc9
+# %% ../nbs/15_runs.ipynb #dc55a4ad
+@patch
+@contextmanager
+def alone(self:Run):
+    "Refuse a second process that would train the same run"
+    lock = FileLock(self.path/'.lock')
+    try: lock.acquire(timeout=0)
+    except Timeout: raise RunError(f"'{self.path}' is being trained by another process: wait for it, or stop it first.") from None
+    try: yield
+    finally:
+        with suppress(OSError): (self.path/'.lock').unlink()
+        lock.release()
+
+# %% ../nbs/15_runs.ipynb #5a505e9e
 @patch
 def fit(self:Run, cbs=None)->Learner: # `cbs`: further callbacks
     "Train the epochs that are left; the Learner, with the weights of the last"
+    with nullcontext() if rank_distrib() else self.alone(): return self._fit(cbs)
+
+@patch
+def _fit(self:Run, cbs):
+    "In a sentence what befell it"
     _first(self._note_environment)
     self.keep = KeepRun(self.path, self.config['score_every'], self.config['cameras'])
     try:
@@ -447,7 +466,7 @@ LOST_WORKER = "A process that reads pictures has died, which is mostly for lack 
 @patch
 def _train(self:Run, cbs):
     "The schedule, with what every run has"
-    try: getattr(self.learn, self.config['schedule'])(self.config['n_epoch'], cbs=[self.keep, LossGuard(self.own_folder), OnDevice(), *L(cbs)], **self.config['fit'])
+    try: getattr(self.learn, self.config['schedule'])(self.config['n_epoch'], cbs=[self.keep, LossGuard(self.own_folder), *L(cbs)], **self.config['fit'])
     except (ConnectionError, EOFError) as e: # of a worker; the signal of its death may still come, as a RuntimeError
         traceback.clear_frames(e.__traceback__)
         raise RunError(LOST_WORKER) from None
@@ -475,7 +494,7 @@ def _note_environment(self:Run):
     file = self.path/ENVIRONMENT
     write_safely(file, _json(json.loads(file.read_text()) + [dict(from_epoch=done, **environment())]))
 
-# %% ../nbs/15_runs.ipynb #76f7e49e
+# %% ../nbs/15_runs.ipynb #e73a401e
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"

@@ -1,5 +1,5 @@
 "Trainings that are killed, and what becomes of them: every kill point ends in the bytes of a run that was never broken."
-import errno, io, json, multiprocessing, os, shutil, signal
+import errno, io, json, multiprocessing, os, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import pandas as pd
@@ -369,3 +369,13 @@ def test_train_rows_alone_are_not_validated(portraits, tmp_path):
     df[df.split == 'train'].to_csv(root/'annotations.csv', index=False)
     quiet(new_run(tmp_path/'run', config_of(root, n_epoch=1)))
     assert set(pd.read_csv(tmp_path/'run/log.csv').phase) == {'train'}
+
+
+def test_two_processes_do_not_train_one_run(portraits, tmp_path):
+    run = new_run(tmp_path/'run', config_of(portraits[0]))
+    with run.alone():
+        with pytest.raises(RunError, match='is being trained by another process'): quiet(open_run(tmp_path/'run'))
+        asked = subprocess.run([sys.executable, '-c', f"from portrait_nb.runs import open_run; open_run({str(tmp_path/'run')!r}).fit()"], capture_output=True, text=True)
+        assert asked.returncode and 'is being trained by another process' in asked.stderr
+    quiet(open_run(tmp_path/'run'))
+    assert read_checkpoint(tmp_path/'run'/'last.pt')['epoch'] == run.config['n_epoch']
