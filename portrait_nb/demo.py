@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO', 'provenance', 'train_portraits', 'drawn_dls', 'half_the_cores', 'run_demo']
 
-# %% ../nbs/25_demo.ipynb #3a719ed7
+# %% ../nbs/25_demo.ipynb #c00eb61c
 import json, time
 import torch
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ from .runs import environment
 from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT
 
-# %% ../nbs/25_demo.ipynb #004889de
+# %% ../nbs/25_demo.ipynb #b152a24b
 def provenance(**config)->dict: # `config`: what was run, e.g. preset, seed, epochs
     "The circumstances of a run: its configuration, date, commit, hardware and versions"
     return {**config, **environment()}
 
-# %% ../nbs/25_demo.ipynb #f99099ba
+# %% ../nbs/25_demo.ipynb #e13bcfac
 DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=15, lr=1e-2) # what `make demo` trains
 
 def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
@@ -41,7 +41,7 @@ def drawn_dls(root, preset, seed=0, erase=.5, bs=64):
     size = PRESETS[preset].size
     return portrait_dls(read_annotations(Path(root)/'annotations.csv', root, PORTRAIT), root, PORTRAIT, size=size, bs=bs, seed=seed, augment=Augment(size, erase=erase))
 
-# %% ../nbs/25_demo.ipynb #c4ef8382
+# %% ../nbs/25_demo.ipynb #613ed643
 @contextmanager
 def half_the_cores():
     "Let torch use half of the threads that it would, for a while"
@@ -50,7 +50,7 @@ def half_the_cores():
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/25_demo.ipynb #02d04b35
+# %% ../nbs/25_demo.ipynb #defcb42c
 def _picture(learn, root, fname, seed):
     "The paper's Figure 1 for one query, drawn by `seed`"
     look,gallery,asked = Interpreter(learn, learn.dls.device),learn.dls.gallery_df,learn.dls.query_df
@@ -60,7 +60,7 @@ def _picture(learn, root, fname, seed):
     plot_interpretation(root/row.image, look.interpret(root/row.image), found, root, actual=row, fname=fname,
         caption=f'A drawn query taken at random, searched among the {len(people):,} of people with a name. Right: the label it was drawn with; green: the same person, red: another.')
 
-# %% ../nbs/25_demo.ipynb #d1b8a337
+# %% ../nbs/25_demo.ipynb #1466855d
 def run_demo(out='out/demo',       # what is written goes here
              data=None,            # where the portraits are, or will be drawn; None: `out/PRESET`
              preset:str='small',   # 'tiny' (300 images), 'small' (12,000), 'bench' or 'full'
