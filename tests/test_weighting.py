@@ -104,6 +104,7 @@ def test_gradient_lengths_by_finite_differences(portraits):
     "The derivative along the gradient is its length"
     root, df = portraits
     dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu')
+    torch.manual_seed(0)
     model = PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=dls.size).double().eval()
     loss = PortraitLoss(dls.tasks, 'br')
     x, y = dls.train.one_batch()
