@@ -105,7 +105,7 @@ def test_gradient_lengths_by_finite_differences(portraits):
     root, df = portraits
     dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu')
     torch.manual_seed(0)
-    model = PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=dls.size).double().eval()
+    model = PortraitNet(dls.tasks, 'test_resnet', split='shared', pretrained=False, size=dls.size).double().eval()
     loss = PortraitLoss(dls.tasks, 'br')
     x, y = dls.train.one_batch()
     got, pooled = gradient_lengths(model, loss, x.double(), y), model.pooled(x.double()).detach()
