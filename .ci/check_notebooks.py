@@ -1,5 +1,5 @@
-"Fail if a notebook is not clean, the library is not what the notebooks export, or README.md is not what index.ipynb says."
-import filecmp, os, shutil, subprocess, sys, tempfile
+"Fail if a notebook is not clean or shows a path of the machine it ran on, the library is not what the notebooks export, or README.md is not what index.ipynb says."
+import filecmp, json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -18,9 +18,17 @@ def differing(tmp):
     new = [p.relative_to(tmp) for p in sorted((tmp/'portrait_nb').rglob('*.py'))]
     return [f for f in dict.fromkeys(files+new) if not ((root/f).exists() and (tmp/f).exists() and filecmp.cmp(root/f, tmp/f, shallow=False))]
 
+def with_paths():
+    "Notebooks whose outputs name a folder of installed packages, as warnings do"
+    for p in sorted((root/'nbs').rglob('*.ipynb')):
+        if '.ipynb_checkpoints' in p.parts: continue
+        outputs = [o for c in json.loads(p.read_text())['cells'] for o in c.get('outputs', [])]
+        if 'site-packages/' in json.dumps(outputs): yield p.relative_to(root)
+
 def main():
     with tempfile.TemporaryDirectory() as tmp: bad = differing(rebuilt(Path(tmp).resolve()))
     for f in bad: print(f'{f}: not clean or not in sync. Run: nbdev_clean && nbdev_export && nbdev_clean')
+    for f in with_paths(): bad.append(f); print(f'{f}: an output shows a path of this machine. Remove that output.')
     if (root/'README.md').read_text() != readme(root/'nbs'/'index.ipynb'):
         bad.append('README.md'); print('README.md is not what nbs/index.ipynb says. Run: make readme')
     if bad: sys.exit(1)

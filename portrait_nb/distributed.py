@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['join_processes', 'SharedDL', 'gather_rows', 'sync_batch_norm', 'GlobalBatchNorm', 'SharedTrainer']
 
-# %% ../nbs/14b_distributed.ipynb #cfa5d3d9
+# %% ../nbs/14b_distributed.ipynb #14b5eff0
 import math, os, random
 import numpy as np
 import torch
@@ -14,21 +14,25 @@ import torch.nn.functional as F
 from contextlib import ExitStack
 from fastai.basics import *
 from fastai.callback.progress import *
+from importlib.util import find_spec
 from timm.layers import convert_sync_batchnorm
 from torch.overrides import TorchFunctionMode
 from .data import Augment, PictureError, PortraitLoader
 from .learner import PortraitLearner
-try:
-    from accelerate import PartialState
-    from fastai.distributed import DistributedDL, DistributedTrainer
-except (ImportError,NameError): raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install 'portrait_nb[distributed]', or pip install accelerate.") from None
 
-# %% ../nbs/14b_distributed.ipynb #71e23d67
+# %% ../nbs/14b_distributed.ipynb #901de09f
+if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install 'portrait_nb[distributed]', or pip install accelerate.")
+
+# %% ../nbs/14b_distributed.ipynb #091175fd
+from accelerate import PartialState
+from fastai.distributed import DistributedDL, DistributedTrainer
+
+# %% ../nbs/14b_distributed.ipynb #819406dd
 def join_processes(device=None): # where batches will go; None: the GPU if there is one
     "Meet the other processes, where torchrun or accelerate has started any; call it before `portrait_dls`, so that `cuda` means this process's own GPU"
     if num_distrib()>1: PartialState(cpu=torch.device(default_device() if device is None else device).type=='cpu')
 
-# %% ../nbs/14b_distributed.ipynb #24858f53
+# %% ../nbs/14b_distributed.ipynb #4588c9f7
 class SharedDL(DistributedDL):
     "This process's share of every batch of a `PortraitLoader`"
     _default = 'dl'
@@ -60,7 +64,7 @@ class SharedDL(DistributedDL):
 
     def create_batches(self, samps): yield from map(self.dl.do_batch, self.chunkify(map(self.dl.do_item, samps)))
 
-# %% ../nbs/14b_distributed.ipynb #b3f47c1e
+# %% ../nbs/14b_distributed.ipynb #ac815c30
 @patch
 def before_iter(self:SharedDL):
     self.i = -1
@@ -82,7 +86,7 @@ def whole(self:SharedDL, b): # tensors of rows, alone or in dicts, lists and tup
 @patch
 def to_detach(self:SharedDL, b, cpu=True, gather=True): return to_detach(b, cpu, False) # the loss is that of the whole batch already
 
-# %% ../nbs/14b_distributed.ipynb #fe9c3387
+# %% ../nbs/14b_distributed.ipynb #4140f5f1
 class _Gather(torch.autograd.Function):
     "The rows of all processes; back goes the gradient of one's own, times the number of processes"
     @staticmethod
@@ -93,7 +97,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return grad.chunk(num_distrib())[rank_distrib()]*num_distrib()
 
-# %% ../nbs/14b_distributed.ipynb #8b51845d
+# %% ../nbs/14b_distributed.ipynb #cd1af656
 def gather_rows(b,      # tensors of rows, as many on every process, alone or in dicts, lists and tuples
                 n=None  # rows that there really are; None: all
                ):       # the same, with the rows of all processes, those of process 0 first
@@ -107,12 +111,12 @@ def gather_rows(b,      # tensors of rows, as many on every process, alone or in
     parts = iter([found[i] for i in range(len(rows))])
     return apply(lambda o: next(parts) if torch.is_tensor(o) else o, b)
 
-# %% ../nbs/14b_distributed.ipynb #f38393fd
+# %% ../nbs/14b_distributed.ipynb #359bb95f
 def sync_batch_norm(model):
     "Let the batch normalisations of `model` work over all processes, on GPUs; in place"
     if not any(isinstance(o, nn.SyncBatchNorm) for o in model.modules()): convert_sync_batchnorm(model)
 
-# %% ../nbs/14b_distributed.ipynb #315f28d6
+# %% ../nbs/14b_distributed.ipynb #9ca3a8dd
 class _Sum(torch.autograd.Function):
     "The sum over all processes; back goes the sum of their gradients"
     @staticmethod
@@ -141,7 +145,7 @@ def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, mom
     if weight is not None: y = y*weight.view(across)
     return (y if bias is None else y+bias.view(across)).to(x.dtype)
 
-# %% ../nbs/14b_distributed.ipynb #1f32c4ce
+# %% ../nbs/14b_distributed.ipynb #0d37a27f
 class SharedTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer`, with the losses of the batch of all processes"
     def __init__(self, sync_bn=True, gather=True, **kwargs):
@@ -186,7 +190,7 @@ def _within(context, f):
         with context(): return f(*args, **kwargs)
     return inner
 
-# %% ../nbs/14b_distributed.ipynb #f19be55a
+# %% ../nbs/14b_distributed.ipynb #e5b9d82f
 @patch
 @contextmanager
 def distrib_ctx(self:PortraitLearner,
