@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #b8c14c0b
+# %% ../nbs/20_ablation.ipynb #501ed220
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from .annotations import read_annotations
 from .callbacks import BF16, LossGuard, SkipValidation, bf16_pays
 from .data import Augment, portrait_dls
 from .learner import _retrieval, decide, fss_learner, run_model
+from .losses import PortraitLoss
 from .metrics import RetrievalScores
 from .report import score_intervals
 from .runs import KeepRun, environment, write_safely
@@ -29,7 +30,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #e81eafce
+# %% ../nbs/20_ablation.ipynb #40dd5b02
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -47,7 +48,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #40a02abb
+# %% ../nbs/20_ablation.ipynb #ec908e5f
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -61,13 +62,13 @@ class Scale:
     bs:int=64
     erase:float=.1                 # share of the train portraits that lose a box
 
-_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None))
+_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), convnext_tiny=('test_convnext3',16))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32),
-                              Scale('small', 8,   1e-2, stands_for=_small, preset='small'),
+                              Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #f8355192
+# %% ../nbs/20_ablation.ipynb #a666bc88
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -89,7 +90,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #2a932934
+# %% ../nbs/20_ablation.ipynb #962cee60
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -110,7 +111,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #299630c2
+# %% ../nbs/20_ablation.ipynb #1f3c7271
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -136,7 +137,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #fd1e508a
+# %% ../nbs/20_ablation.ipynb #47224e5f
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name!='name' and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -162,7 +163,7 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #68e798aa
+# %% ../nbs/20_ablation.ipynb #96082f57
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     order = 101 # after KeepRun
@@ -174,7 +175,7 @@ class _Seconds(Callback):
         self.seconds += time.perf_counter()-self.began
         write_safely(self.file, str(self.seconds).encode())
 
-# %% ../nbs/20_ablation.ipynb #009479a2
+# %% ../nbs/20_ablation.ipynb #012ecdfd
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -201,13 +202,14 @@ class Experiments:
         "Train, score and write down what is not there yet"
         if isinstance(scale, str) and scale not in SCALES: raise ValueError(f"scale must be one of {', '.join(SCALES)}, or a Scale, got {scale!r}.")
         scale,chosen = SCALES[scale] if isinstance(scale, str) else scale,[self[o] for o in rows or self.rows]
+        _check_rows(dls, chosen)
         keys = {run_key(dls, row, scale, seed, cameras): (row,seed) for seed,row in product(seeds, chosen)}
         for key,(row,seed) in keys.items():
             if key not in written(results): _run(dls, row, scale, seed, Path(out)/key, key, results, data, cameras)
         done = read_results(results)
         return done[done.key.isin(list(keys))].reset_index(drop=True)
 
-# %% ../nbs/20_ablation.ipynb #705ab721
+# %% ../nbs/20_ablation.ipynb #46403bce
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -220,7 +222,6 @@ def _run(dls, row, scale, seed, folder, key, results, data, cameras):
     try:
         with FileLock(folder/'lock', timeout=0):
             names,line = list(row.tasks) or dls.tasks.names,dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls))
-            _check_columns(names, {*line, 'params', 'seconds', *environment()})
             parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in ([[n] for n in names] if row.split=='single' else [names])]
             line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **environment(), **_flat(outcome_scores(dls, parts, names)))
             _append(results, [line])
@@ -228,9 +229,13 @@ def _run(dls, row, scale, seed, folder, key, results, data, cameras):
             print(f"{row.name}, seed {seed}: PIQ {line.get('PIQ', float('nan')):.3f}")
     except Timeout: print(f"{row.name}, seed {seed}: another process is training it.")
 
-def _check_columns(names, taken):
-    odd = [o for o in names if o in taken]
+def _check_rows(dls, rows):
+    "Refuse now what would end the training of a later row"
+    taken = {'key','row','seed','data','scale','params','seconds', *_about(Row(''), Scale('', 1, 1.), dls), *environment()}
+    odd = [o for o in dls.tasks.names if o in taken]
     if odd: raise ValueError(f"The sub-task '{odd[0]}' has the name of a column that says how a run was made: give it another name, and its scores can be written beside that.")
+    loaders = {k: same_data(dls, *k) for k in dict.fromkeys((o.tasks,o.sampling) for o in rows)}
+    for o in rows: PortraitLoss(loaders[o.tasks,o.sampling].tasks, o.metric_loss, o.weighting, o.lam, o.positives)
 
 def _about(row, scale, dls):
     "The columns that say what was trained"
@@ -250,7 +255,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #a5d335b4
+# %% ../nbs/20_ablation.ipynb #91e1f9d7
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -259,9 +264,9 @@ TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       replace(_sim, name='resnet50', backbone='resnet50')])
 TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid-triplet', 'shared', 'triplet', tasks=('identity',)), Row('reid-br', 'shared', 'br', tasks=('identity',))])
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
-                    replace(_free, name='adjusted', tau=.5), replace(_free, name='starnet', backbone='starnet_s050')])
+                    replace(_free, name='adjusted', tau=.5), replace(_free, name='convnext', backbone='convnext_tiny')])
 
-# %% ../nbs/20_ablation.ipynb #8c1edfbb
+# %% ../nbs/20_ablation.ipynb #f1481d7b
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -269,7 +274,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #b22e2303
+# %% ../nbs/20_ablation.ipynb #ca311a71
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

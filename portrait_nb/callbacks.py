@@ -6,7 +6,7 @@
 __all__ = ['LossRecorder', 'loss_kinds', 'draw_losses', 'SkipValidation', 'OnDevice', 'NonFiniteLoss', 'LossGuard', 'EMA',
            'Throughput', 'BF16', 'bf16_pays', 'Compile', 'FusedAdam', 'BatchAugment']
 
-# %% ../nbs/13_callbacks.ipynb #bc285bf5
+# %% ../nbs/13_callbacks.ipynb #b0be18f2
 import time
 import numpy as np
 import pandas as pd
@@ -23,9 +23,9 @@ from torch.optim.adam import adam
 from .losses import PortraitLoss
 from .style import aspect_colour, chart
 
-# %% ../nbs/13_callbacks.ipynb #bb388dd3
+# %% ../nbs/13_callbacks.ipynb #29cea7ee
 class LossRecorder(Callback):
-    "Keep the mean of every sub-task's losses over what is labelled, and every `s` of Eq. 6, a row a sub-task and epoch; with `fname`, also as a csv that grows"
+    "Keep the mean of every sub-task's losses over what is labelled, and every `s` of Eq. 6, a row a sub-task and epoch; with `fname`, also as a csv that grows (by process 0)"
     order = 51 # right after fastai's Recorder
     def __init__(self, fname=None): self.fname,self.rows = fname,[]
 
@@ -52,7 +52,7 @@ class LossRecorder(Callback):
         s = [np.nan]*len(means) if s is None else s.detach().tolist()
         new = [dict(epoch=self.epoch, phase=phase, task=t, cls=c, ml=m, s=o) for t,(c,m),o in zip(self.loss_func.parts, means, s)]
         self.rows += new
-        if self.fname: pd.DataFrame(new).to_csv(self.fname, mode='a', index=False, header=not Path(self.fname).exists())
+        if self.fname and not rank_distrib(): pd.DataFrame(new).to_csv(self.fname, mode='a', index=False, header=not Path(self.fname).exists())
         self._zero()
 
     @property
@@ -61,7 +61,7 @@ class LossRecorder(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #73a1f0b5
+# %% ../nbs/13_callbacks.ipynb #8de425c8
 def loss_kinds(log:pd.DataFrame # of a `LossRecorder`
               )->list:          # (column, title) of those that hold something
     "What there is to draw of a log"
@@ -91,13 +91,13 @@ def plot(self:LossRecorder, phase:str='train', # 'train' or 'valid'
     n = len(loss_kinds(log))
     with chart(1, n, figsize=(3.2*n, 2.8), caption=caption, squeeze=False) as (_,axs): draw_losses(axs[0], log, self.loss_func.tasks)
 
-# %% ../nbs/13_callbacks.ipynb #4b498576
+# %% ../nbs/13_callbacks.ipynb #eb1035d4
 class SkipValidation(Callback):
     "Do not validate during `fit`"
     order = -20
     def before_validate(self): raise CancelValidException
 
-# %% ../nbs/13_callbacks.ipynb #8e89962c
+# %% ../nbs/13_callbacks.ipynb #7a3c3f44
 class _SmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
         loss = to_detach(learn.loss.mean(), cpu=False).float()
@@ -130,7 +130,7 @@ class OnDevice(Callback):
         if hasattr(self.learn, 'progress'): self.progress.__dict__.pop('after_batch', None)
         if self.recorder.losses: self.recorder.losses = L(list(torch.stack(list(self.recorder.losses)).cpu())) # for `plot_loss`
 
-# %% ../nbs/13_callbacks.ipynb #3945d4b6
+# %% ../nbs/13_callbacks.ipynb #d96c29f8
 class NonFiniteLoss(ValueError):
     "A training loss that is NaN or infinite"
     def __init__(self, said): super().__init__(said); self.said = said
@@ -176,7 +176,7 @@ class LossGuard(Callback):
         what = ', '.join(bad) or ('every part of it is finite, their weighted sum is not: look at the uncertainties s' if parts else 'it has no parts that could be named')
         raise NonFiniteLoss(f"The loss is {values[0]:g} at epoch {epoch}, batch {i}: {what}. {self._blame(xb, late)} {self._save(xb, yb, epoch, i)}")
 
-# %% ../nbs/13_callbacks.ipynb #8d96d5f2
+# %% ../nbs/13_callbacks.ipynb #4b093586
 @patch
 def _blame(self:LossGuard, xb, late):
     "What can be said of the cause"
@@ -195,7 +195,7 @@ def _save(self:LossGuard, xb, yb, epoch, i):
     except OSError as e: return f"Its batch could not be saved ({e.strerror})."
     return f"Its batch is in '{file}': torch.load(file, weights_only=True)."
 
-# %% ../nbs/13_callbacks.ipynb #2420bdc1
+# %% ../nbs/13_callbacks.ipynb #93c35c31
 class EMA(Callback):
     "Average the weights over the steps (timm's `ModelEmaV3`); validate with the average, and end with it"
     order = 70
@@ -244,7 +244,7 @@ class EMA(Callback):
         self.average.module.load_state_dict(state['average'])
         self.steps = state['steps']
 
-# %% ../nbs/13_callbacks.ipynb #b9020f44
+# %% ../nbs/13_callbacks.ipynb #03f7efd5
 class Throughput(Callback):
     "Portraits a second in training, the share of the time spent waiting for the loader, and the peak of a GPU's memory, a row an epoch"
     order,run_valid = 90,False # before_batch ends the wait, after_batch begins the next
@@ -270,7 +270,7 @@ class Throughput(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #a402c809
+# %% ../nbs/13_callbacks.ipynb #1e8ec9f0
 def _once(model, run):
     "Let the next forward pass of `model`, and no other, be `run(forward, ...)`"
     under = vars(model).get('forward')
@@ -280,7 +280,7 @@ def _once(model, run):
         return run(model.forward, *args, **kwargs)
     model.forward = forward
 
-# %% ../nbs/13_callbacks.ipynb #39075520
+# %% ../nbs/13_callbacks.ipynb #51355d98
 class BF16(Callback):
     "bfloat16 autocast for the model's forward pass, channels-last for (B, C, H, W) inputs; predictions come back as float32"
     order = 10
@@ -293,13 +293,13 @@ class BF16(Callback):
     def _cast(self, device, forward, *args, **kwargs):
         with torch.autocast(device, dtype=torch.bfloat16): return forward(*args, **kwargs)
 
-# %% ../nbs/13_callbacks.ipynb #e81ab3a6
+# %% ../nbs/13_callbacks.ipynb #375a2370
 def bf16_pays(device='cpu')->bool: # `device`: where the model will run
     "Does this processor have bfloat16 arithmetic?"
     if torch.device(device).type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.device(device).type=='cpu' and torch.cpu._is_avx512_bf16_supported()
 
-# %% ../nbs/13_callbacks.ipynb #77acb197
+# %% ../nbs/13_callbacks.ipynb #cc807258
 class Compile(Callback):
     "`torch.compile` for the forward pass in training, in place; what cannot be compiled runs as it is, and a warning says so"
     order,run_valid = 9,False # before BF16, so within its autocast
@@ -339,7 +339,7 @@ class Compile(Callback):
             self.failed = e
             return graph.forward
 
-# %% ../nbs/13_callbacks.ipynb #38c86075
+# %% ../nbs/13_callbacks.ipynb #d1e7e2dd
 class FusedAdam(Optimizer):
     "fastai's `Adam`, a group of weights in one launch; whatever fastai marks `do_wd=False` is not decayed"
     def __init__(self, params,
@@ -376,7 +376,7 @@ class FusedAdam(Optimizer):
         for p,o in self.state.items():
             if 'step' in o: o['step'] = torch.as_tensor(o['step'], dtype=torch.float32, device=p.device)
 
-# %% ../nbs/13_callbacks.ipynb #c1e11297
+# %% ../nbs/13_callbacks.ipynb #36c8ce0f
 class BatchAugment(Callback):
     "Augment the first input of every training batch, on its device"
     order,run_valid = 8,False

@@ -8,7 +8,7 @@ __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'E
            'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
            'read_config', 'open_run']
 
-# %% ../nbs/15_runs.ipynb #0a4e748e
+# %% ../nbs/15_runs.ipynb #b55db2b4
 import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +31,7 @@ from .learner import fss_learner
 from .style import INK, STYLE
 from .tasks import Tasks
 
-# %% ../nbs/15_runs.ipynb #895b39a5
+# %% ../nbs/15_runs.ipynb #5185c92d
 def write_safely(path,      # file to write or replace
                  data:bytes # all of it
                 ):
@@ -56,7 +56,7 @@ def _sync_folder(path):
     try: os.fsync(folder)
     finally: os.close(folder)
 
-# %% ../nbs/15_runs.ipynb #7b3890af
+# %% ../nbs/15_runs.ipynb #848e16f1
 def _plain(o):
     "`o` in types that are read back without running code"
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
@@ -81,7 +81,7 @@ def set_random_states(dls, states):
     for dl,o in zip(dls.loaders, states['loaders']):
         if o is not None: dl.rng.setstate(o)
 
-# %% ../nbs/15_runs.ipynb #d2ceced6
+# %% ../nbs/15_runs.ipynb #201a0655
 def _keepers(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')} # a Callback passes unknown names on to its Learner
 
 def _recorded(learn):
@@ -95,7 +95,11 @@ def learner_state(learn:Learner)->dict: # while it fits, between two epochs
     "All that the next epoch depends on"
     return _plain(dict(model=learn.model.state_dict(), loss=learn.loss_func.state_dict() if isinstance(learn.loss_func, nn.Module) else {},
                        optimiser=learn.opt.state_dict(), has_grad=[p.grad is not None for p,*_ in learn.opt.all_params()],
-                       callbacks={k: cb.state_dict() for k,cb in _keepers(learn).items()}, recorder=_recorded(learn), random=random_states(learn.dls)))
+                       callbacks={k: cb.state_dict() for k,cb in _keepers(learn).items()}, recorder=_recorded(learn), scaler=_scaler(learn), random=random_states(learn.dls)))
+
+def _scaler(learn): # that of fastai's MixedPrecision
+    scaler = vars(learn).get('scaler')
+    return scaler.state_dict() if scaler else {}
 
 def _load_optimiser(opt, state, has_grad):
     device = opt.all_params()[0][0].device
@@ -113,9 +117,12 @@ def set_learner_state(learn:Learner, # about to fit, built as the one that was s
     for k,o in state['callbacks'].items():
         if k in _keepers(learn): learn.__getattribute__(k).load_state_dict(o)
         elif o: raise ValueError(f"The checkpoint was written with the callback '{k}', which this Learner does not have.")
+    if state.get('scaler'):
+        if not vars(learn).get('scaler'): raise ValueError("The checkpoint was written in float16, with to_fp16(), which this Learner does not have.")
+        learn.scaler.load_state_dict(state['scaler'])
     set_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_runs.ipynb #492aa324
+# %% ../nbs/15_runs.ipynb #a9c938e4
 CHECKPOINT = 1 # the format
 
 class RunError(OSError):
@@ -137,7 +144,7 @@ def read_checkpoint(file)->dict:
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
-# %% ../nbs/15_runs.ipynb #ef812cf6
+# %% ../nbs/15_runs.ipynb #1ce1a947
 def _first(f, *args):
     "What process 0 gets from `f`, on every process; where it fails, it says why, and the others end with it"
     if num_distrib()<2: return f(*args)
@@ -157,7 +164,7 @@ def _everyone(o):
     torch.distributed.all_gather_object(got, o)
     return got
 
-# %% ../nbs/15_runs.ipynb #c5045a67
+# %% ../nbs/15_runs.ipynb #3cebc7b6
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
 class KeepRun(Callback):
@@ -198,7 +205,7 @@ class KeepRun(Callback):
 
     def after_fit(self): _first(self._draw)
 
-# %% ../nbs/15_runs.ipynb #347b9870
+# %% ../nbs/15_runs.ipynb #d25e6eca
 @patch
 def _there(self:KeepRun): return read_checkpoint(self.folder/LAST) if (self.folder/LAST).exists() else None
 
@@ -213,7 +220,7 @@ def _restore(self:KeepRun, c):
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
-# %% ../nbs/15_runs.ipynb #42c034b6
+# %% ../nbs/15_runs.ipynb #14bda573
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
@@ -238,7 +245,7 @@ def _write(self:KeepRun, state, names):
         for name in names: write_safely(self.folder/name, data)
     except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {state['epoch']} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
 
-# %% ../nbs/15_runs.ipynb #523cad9d
+# %% ../nbs/15_runs.ipynb #98fbe41b
 def _csv(rows): return pd.DataFrame(rows).to_csv(index=False).encode()
 
 @patch
@@ -285,7 +292,7 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
         fig.savefig(f, format='png')
     return f.getvalue()
 
-# %% ../nbs/15_runs.ipynb #6307f5c2
+# %% ../nbs/15_runs.ipynb #b0dab190
 def _check_config(c):
     "Refuse what could only fail later"
     if c['schedule'] not in ('fit_paper','fit_one_cycle'): raise ValueError(f"schedule must be 'fit_paper' or 'fit_one_cycle', got {c['schedule']!r}.")
@@ -320,7 +327,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
-# %% ../nbs/15_runs.ipynb #48b43f32
+# %% ../nbs/15_runs.ipynb #b04113d9
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
@@ -333,7 +340,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     cbs = [*([BF16()] if config['bf16'] else []), *([EMA(config['ema'])] if config['ema'] is not None else []), *([SkipValidation()] if set(df.split)=={'train'} else [])]
     return fss_learner(dls, cbs=cbs, **config['learner'])
 
-# %% ../nbs/15_runs.ipynb #176d8e88
+# %% ../nbs/15_runs.ipynb #6c04739f
 def _commit():
     "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
     git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
@@ -351,7 +358,7 @@ def environment()->dict:
     return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
                 **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
-# %% ../nbs/15_runs.ipynb #6faf2800
+# %% ../nbs/15_runs.ipynb #3fe6e08c
 CONFIG,ENVIRONMENT = 'config.json','environment.json'
 
 class Run:
@@ -395,7 +402,7 @@ def _join(config):
     from portrait_nb.distributed import join_processes
     join_processes(config['loading'].get('device'))
 
-# %% ../nbs/15_runs.ipynb #d007b2c6
+# %% ../nbs/15_runs.ipynb #40963f8e
 def read_config(path)->dict:
     "The configuration of the run in folder `path`"
     file = Path(path)/CONFIG
@@ -423,7 +430,7 @@ def open_run(path,             # folder of a run
 def _sweep(path):
     for o in path.glob('.*.new'): o.unlink()
 
-# %% ../nbs/15_runs.ipynb #dc55a4ad
+# %% ../nbs/15_runs.ipynb #14c4cc85
 @patch
 @contextmanager
 def alone(self:Run):
@@ -436,7 +443,7 @@ def alone(self:Run):
         with suppress(OSError): (self.path/'.lock').unlink()
         lock.release()
 
-# %% ../nbs/15_runs.ipynb #5a505e9e
+# %% ../nbs/15_runs.ipynb #0d6e42ca
 @patch
 def fit(self:Run, cbs=None)->Learner: # `cbs`: further callbacks
     "Train the epochs that are left; the Learner, with the weights of the last"
@@ -494,7 +501,7 @@ def _note_environment(self:Run):
     file = self.path/ENVIRONMENT
     write_safely(file, _json(json.loads(file.read_text()) + [dict(from_epoch=done, **environment())]))
 
-# %% ../nbs/15_runs.ipynb #e73a401e
+# %% ../nbs/15_runs.ipynb #aacee951
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"

@@ -9,7 +9,7 @@ from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
-SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None)), bs=16)
+SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), convnext_tiny=('test_convnext3', 16)), bs=16)
 
 def loaders(portraits, tasks=PORTRAIT, **kwargs):
     root, df = portraits
@@ -22,10 +22,10 @@ def scores_of(table): return table.drop(columns=['seconds', 'date', 'commit']).r
 @pytest.mark.parametrize('row', [*TABLE4, *OURS, *TABLE5], ids=lambda o: o.name)
 def test_a_learner_trains_what_its_row_says(portraits, row):
     names = ['age'] if row.split == 'single' else ()
-    learn = row_learner(loaders(portraits), row, replace(SHORT, stands_for={**SHORT.stands_for, 'starnet_s050': ('test_byobnet', None)}), names=names)
+    learn = row_learner(loaders(portraits), row, SHORT, names=names)
     model, loss = learn.model, learn.loss_func
     assert model.split == ('shared' if row.split == 'single' else row.split) and (loss.metric_loss, loss.weighting, loss.lam, loss.positives) == (row.metric_loss, row.weighting, .5, row.positives)
-    assert model.tasks.names == list(names or row.tasks or PORTRAIT.names) and model.output_stride == (16 if row.backbone == 'hrnet_w32' else None)
+    assert model.tasks.names == list(names or row.tasks or PORTRAIT.names) and model.output_stride == (None if row.backbone == 'resnet50' else 16)
     sampler = learn.dls.train.sampler
     assert (sampler is None) == (row.sampling == 'random') and (sampler is None or sampler.mixed == (row.sampling == 'shuffle'))
     assert hasattr(learn, 'logit_adjustment') == bool(row.tau)
@@ -126,3 +126,10 @@ def test_a_sub_task_cannot_take_the_column_of_a_setting(portraits, tmp_path):
     assert loaders(portraits, Tasks([PORTRAIT['height']])).tasks.names == ['height']
     line = TABLE4.run(loaders(portraits, Tasks([PORTRAIT['identity']])), SHORT, ['fss'], **where(tmp_path)).iloc[0]
     assert 'height' not in line and line['size'] == '64x32'
+
+@pytest.mark.parametrize('row, words', [(TABLE4['pk'], "identit"), (Row('odd', metric_loss='bra'), "'bra'"), (Row('odd', weighting='equal'), "'equal'")], ids=lambda o: getattr(o, 'name', None))
+def test_a_later_row_that_cannot_be_trained_is_refused_before_the_first(portraits, tmp_path, row, words):
+    "A table without identity has no P-K batches"
+    dls = loaders(portraits, Tasks(PORTRAIT.attributes))
+    with pytest.raises(ValueError, match=words): Experiments([Row('fss'), row]).run(dls, SHORT, **where(tmp_path))
+    assert not (tmp_path/'runs').exists()

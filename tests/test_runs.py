@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.basics import Callback, OptimWrapper
+from fastai.callback import fp16
 from functools import partial
 
 from portrait_nb import runs
@@ -318,6 +319,23 @@ def test_torchs_optimisers_resume_too(portraits, tmp_path, monkeypatch):
     with pytest.raises(RunError, match='stopped'): quiet(new_run(tmp_path/'run', config), Callback(before_train=stop))
     quiet(open_run(tmp_path/'run'))
     quiet(new_run(tmp_path/'never', config))
+    same_end(tmp_path/'never', tmp_path/'run')
+
+
+def test_the_scale_of_fp16_is_kept(portraits, tmp_path, monkeypatch):
+    "fastai's MixedPrecision with a scaler that works on a CPU, and doubles its scale every fifth step"
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(fp16, 'GradScaler', lambda _, **kwargs: scaler('cpu', init_scale=64, growth_interval=5, **kwargs))
+    scales, config = [], config_of(portraits[0])
+    def stop(cb):
+        if cb.epoch == 1: raise RunError('stopped')
+    note = Callback(after_backward=lambda cb: scales.append(cb.learn.scaler.get_scale()))
+    with pytest.raises(RunError, match='stopped'): quiet(new_run(tmp_path/'run', config), [fp16.MixedPrecision(), Callback(before_train=stop)])
+    with pytest.raises(ValueError, match='to_fp16'): quiet(open_run(tmp_path/'run'))
+    quiet(open_run(tmp_path/'run'), [fp16.MixedPrecision(), note])
+    resumed, scales[:] = list(scales), []
+    quiet(new_run(tmp_path/'never', config), [fp16.MixedPrecision(), note])
+    assert scales[-len(resumed):] == resumed and scales[0] == 64 < resumed[0] < resumed[-1]
     same_end(tmp_path/'never', tmp_path/'run')
 
 

@@ -35,8 +35,9 @@ def rows_of(device):
     for m in s['models']:
         rows |= {f'step {m} {v}': dict(kind='step', model=m, variant=v, **base) for v in s['ladder']}
         rows |= {f'learner {m} {v}': dict(kind='learner', model=m, variant=v, **base) for v in s['learner']}
-        rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **base), f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
+        rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **{**base, 'bs': 128}), f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
     loading = dict(preset=s['preset'], n=s['n'], **base)
+    if device == 'cpu': rows['loader 256x128'] = dict(kind='loader', workers=0, **{**loading, 'size': (256, 128), 'bs': 128})
     for w in s['workers']:
         rows[f'loader {w} workers'] = dict(kind='loader', workers=w, **loading)
         rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w, **loading) for m in s['models']}
@@ -258,7 +259,7 @@ def portraits(setup):
     "A table of drawn portraits, and their folder; drawn the first time"
     import pandas as pd
     from PIL import Image
-    folder = OUT/f"{setup['preset']}-{setup['n']}"
+    folder = OUT/f"{setup['preset']}-{setup['n']}-{setup['size'][0]}"
     if not (folder/'table.csv').exists():
         from portrait_nb.synth import annotated, draw_portrait, image_table
         images = image_table(setup['preset'])
