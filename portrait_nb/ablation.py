@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #501ed220
+# %% ../nbs/20_ablation.ipynb #8bfacacf
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #40dd5b02
+# %% ../nbs/20_ablation.ipynb #5936d66b
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -48,7 +48,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #ec908e5f
+# %% ../nbs/20_ablation.ipynb #1850b2bb
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -62,13 +62,16 @@ class Scale:
     bs:int=64
     erase:float=.1                 # share of the train portraits that lose a box
 
+    def network(self, backbone): # (model of timm, output_stride)
+        return tuple(self.stands_for.get(backbone, (backbone,None)))
+
 _small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), convnext_tiny=('test_convnext3',16))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32),
                               Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #a666bc88
+# %% ../nbs/20_ablation.ipynb #10aeb438
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -90,7 +93,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #962cee60
+# %% ../nbs/20_ablation.ipynb #44fd022f
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -105,13 +108,13 @@ def same_data(dls,            # of `portrait_dls`
 def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the sub-tasks, where they are fewer than the row's
     "The Learner of one row"
     dls = same_data(dls, names or row.tasks, row.sampling, seed)
-    backbone,stride = scale.stands_for.get(row.backbone, (row.backbone,None))
+    backbone,stride = scale.network(row.backbone)
     cbs = [SkipValidation(), *([BF16()] if bf16_pays(dls.device) else []), *([LogitAdjustment(row.tau)] if row.tau else [])]
     set_seed(seed, reproducible=True)
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #1f3c7271
+# %% ../nbs/20_ablation.ipynb #1acd2489
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -137,13 +140,13 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #47224e5f
+# %% ../nbs/20_ablation.ipynb #8cee1c81
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
-    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name!='name' and getattr(o, f.name)!=f.default} for o in (row,scale)]
+    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stands_for') and getattr(o, f.name)!=f.default} for o in (row,scale)]
     augment = next(([o.size,o.pad,*(float(m.p) for m in o.steps)] for o in dls.train.after_batch.fs if isinstance(o, Augment)), None)
     data = [o.dataset.df.to_csv(index=False) for o in (dls.train,dls.valid)]
-    text = json.dumps([about, seed, data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
+    text = json.dumps([about, scale.network(row.backbone), seed, data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 def _saved(o):
@@ -163,7 +166,7 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #96082f57
+# %% ../nbs/20_ablation.ipynb #d6142b7a
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     order = 101 # after KeepRun
@@ -175,7 +178,7 @@ class _Seconds(Callback):
         self.seconds += time.perf_counter()-self.began
         write_safely(self.file, str(self.seconds).encode())
 
-# %% ../nbs/20_ablation.ipynb #012ecdfd
+# %% ../nbs/20_ablation.ipynb #63c9ea08
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -209,7 +212,7 @@ class Experiments:
         done = read_results(results)
         return done[done.key.isin(list(keys))].reset_index(drop=True)
 
-# %% ../nbs/20_ablation.ipynb #46403bce
+# %% ../nbs/20_ablation.ipynb #acd1f296
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -239,7 +242,7 @@ def _check_rows(dls, rows):
 
 def _about(row, scale, dls):
     "The columns that say what was trained"
-    backbone,stride = scale.stands_for.get(row.backbone, (row.backbone,None))
+    backbone,stride = scale.network(row.backbone)
     return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
                 n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, train_images=len(dls.train.dataset))
 
@@ -255,7 +258,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #91e1f9d7
+# %% ../nbs/20_ablation.ipynb #e075465e
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -266,7 +269,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='convnext', backbone='convnext_tiny')])
 
-# %% ../nbs/20_ablation.ipynb #f1481d7b
+# %% ../nbs/20_ablation.ipynb #568e8bb0
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -274,7 +277,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #ca311a71
+# %% ../nbs/20_ablation.ipynb #69e7212d
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

@@ -41,10 +41,11 @@ def test_the_same_portraits_in_other_batches(portraits):
 def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
     dls, row = loaders(portraits), Row('a')
     key = run_key(dls, row, SHORT, 0)
-    assert key == run_key(loaders(portraits), replace(row, name='b'), replace(SHORT, name='other'), 0) == run_key(same_data(dls, seed=5), row, SHORT, 0)
+    assert key == run_key(loaders(portraits), replace(row, name='b'), replace(SHORT, name='other'), 0) == run_key(same_data(dls, seed=5), row, SHORT, 0) == run_key(dls, row, replace(SHORT, stands_for={**SHORT.stands_for, 'resnet50': ('test_resnet', None)}), 0)
     root, df = portraits
     other = [run_key(dls, replace(row, lam=.1), SHORT, 0), run_key(dls, row, replace(SHORT, n_epoch=3), 0), run_key(dls, row, SHORT, 1), run_key(loaders((root, df[:-1])), row, SHORT, 0), run_key(loaders(portraits, augment=False), row, SHORT, 0)]
-    assert len({key, *other}) == 6
+    other.append(run_key(dls, row, replace(SHORT, stands_for={'hrnet_w32': ('test_byobnet', None)}), 0))
+    assert len({key, *other}) == 7
 
 @pytest.mark.parametrize('tasks', [PORTRAIT, Tasks(PORTRAIT.attributes), Tasks([PORTRAIT['identity']])], ids=['portrait', 'attributes', 'identity'])
 def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monkeypatch):
