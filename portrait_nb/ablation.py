@@ -7,7 +7,7 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #8bfacacf
+# %% ../nbs/20_ablation.ipynb #d5fc4caa
 import hashlib, io, json, os, time
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from pathlib import Path
 from .annotations import read_annotations
 from .callbacks import BF16, LossGuard, SkipValidation, bf16_pays
 from .data import Augment, portrait_dls
-from .learner import _retrieval, decide, fss_learner, run_model
+from .learner import _cameras, _check_splits, _retrieval, decide, fss_learner, run_model
 from .losses import PortraitLoss
 from .metrics import RetrievalScores
 from .report import score_intervals
@@ -30,7 +30,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #5936d66b
+# %% ../nbs/20_ablation.ipynb #d238448b
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -43,12 +43,13 @@ class Row:
     positives:str='sum'          # of Batch Rank
     lam:float=.5                 # weight of the metric loss
     tau:float=0.                 # of `LogitAdjustment`; 0: none
+    lr_factor:float=1.           # times the learning rate of the scale
     tasks:tuple=()               # names of the sub-tasks; none: all
 
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #1850b2bb
+# %% ../nbs/20_ablation.ipynb #aa5e4686
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -65,13 +66,13 @@ class Scale:
     def network(self, backbone): # (model of timm, output_stride)
         return tuple(self.stands_for.get(backbone, (backbone,None)))
 
-_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), convnext_tiny=('test_convnext3',16))
+_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), tf_efficientnetv2_b0=('test_efficientnet',16))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32),
                               Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #10aeb438
+# %% ../nbs/20_ablation.ipynb #de8e36fd
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -93,7 +94,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #44fd022f
+# %% ../nbs/20_ablation.ipynb #faac9f0a
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -112,9 +113,9 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     cbs = [SkipValidation(), *([BF16()] if bf16_pays(dls.device) else []), *([LogitAdjustment(row.tau)] if row.tau else [])]
     set_seed(seed, reproducible=True)
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
-                       lam=row.lam, positives=row.positives, lr=scale.lr, output_stride=stride, cbs=cbs)
+                       lam=row.lam, positives=row.positives, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #1acd2489
+# %% ../nbs/20_ablation.ipynb #85b55bc9
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -137,16 +138,17 @@ def outcome_scores(dls,           # the table that was scored on
     labels = {k: labels[k] for k in tasks.names if k in labels}
     queries = next((o['queries'] for o in outcomes if o['queries']), None)
     found = RetrievalScores(*[None]*6, per_query=pd.DataFrame(queries)) if queries else None
+    if not (found or labels): return pd.DataFrame(columns=['value','low','high'])
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #8cee1c81
+# %% ../nbs/20_ablation.ipynb #fe8cde17
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stands_for') and getattr(o, f.name)!=f.default} for o in (row,scale)]
     augment = next(([o.size,o.pad,*(float(m.p) for m in o.steps)] for o in dls.train.after_batch.fs if isinstance(o, Augment)), None)
     data = [o.dataset.df.to_csv(index=False) for o in (dls.train,dls.valid)]
-    text = json.dumps([about, scale.network(row.backbone), seed, data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
+    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 def _saved(o):
@@ -159,26 +161,23 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder/'outcome.pt'
     if file.exists(): return torch.load(file, weights_only=True)
-    learn,timer = row_learner(dls, row, scale, seed, names),_Seconds(folder)
-    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': scale.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
-    told = dict(outcome(learn, cameras), seconds=timer.seconds, losses=learn.loss_recorder.rows)
+    learn,timer,made = row_learner(dls, row, scale, seed, names),_Seconds(),environment()
+    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': learn.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
+    told = dict(outcome(learn, cameras), made=made, seconds=timer.seconds, losses=learn.loss_recorder.rows)
     write_safely(file, _saved(told))
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #d6142b7a
+# %% ../nbs/20_ablation.ipynb #536dcd86
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
-    order = 101 # after KeepRun
-    def __init__(self, folder): self.file,self.seconds = folder/'seconds',0.
-    def before_fit(self):
-        if self.file.exists(): self.seconds = float(self.file.read_text())
+    def __init__(self): self.seconds = 0.
     def before_train(self): self.began = time.perf_counter()
-    def after_train(self):
-        self.seconds += time.perf_counter()-self.began
-        write_safely(self.file, str(self.seconds).encode())
+    def after_train(self): self.seconds += time.perf_counter()-self.began
+    def state_dict(self): return dict(seconds=self.seconds)
+    def load_state_dict(self, state): self.seconds = state['seconds']
 
-# %% ../nbs/20_ablation.ipynb #63c9ea08
+# %% ../nbs/20_ablation.ipynb #29ab4923
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -205,60 +204,81 @@ class Experiments:
         "Train, score and write down what is not there yet"
         if isinstance(scale, str) and scale not in SCALES: raise ValueError(f"scale must be one of {', '.join(SCALES)}, or a Scale, got {scale!r}.")
         scale,chosen = SCALES[scale] if isinstance(scale, str) else scale,[self[o] for o in rows or self.rows]
-        _check_rows(dls, chosen)
-        keys = {run_key(dls, row, scale, seed, cameras): (row,seed) for seed,row in product(seeds, chosen)}
+        _check_rows(dls, chosen, cameras)
+        keys = _keys(dls, chosen, scale, seeds, cameras)
         for key,(row,seed) in keys.items():
             if key not in written(results): _run(dls, row, scale, seed, Path(out)/key, key, results, data, cameras)
         done = read_results(results)
-        return done[done.key.isin(list(keys))].reset_index(drop=True)
+        done = done[done.key.isin(list(keys))].reset_index(drop=True)
+        return done.assign(row=done.key.map({k: o.name for k,(o,_) in keys.items()}))
 
-# %% ../nbs/20_ablation.ipynb #acd1f296
+# %% ../nbs/20_ablation.ipynb #9d45089b
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
 
 def written(file)->set: return set(read_results(file).key)
 
+def _keys(dls, rows, scale, seeds, cameras):
+    "{key: (row, seed)}"
+    keys = {}
+    for seed,row in product(seeds, rows):
+        other,_ = keys.setdefault(run_key(dls, row, scale, seed, cameras), (row,seed))
+        if other is not row: raise ValueError(f"The rows '{other.name}' and '{row.name}' train the same: leave one out.")
+    return keys
+
 def _run(dls, row, scale, seed, folder, key, results, data, cameras):
     "One line of the csv, unless another process is at it"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder/'lock', timeout=0):
+            if key in written(results): return
             names,line = list(row.tasks) or dls.tasks.names,dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls))
-            parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in ([[n] for n in names] if row.split=='single' else [names])]
-            line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **environment(), **_flat(outcome_scores(dls, parts, names)))
-            _append(results, [line])
+            parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in _networks(dls, row)]
+            line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **parts[-1]['made'], **_flat(outcome_scores(dls, parts, names)))
             _append(Path(results).with_name(f'{Path(results).stem}_losses.csv'), [dict(key=key, row=row.name, seed=seed, **{k: round(v, 5) if isinstance(v, float) else v for k,v in o.items()}) for p in parts for o in p['losses']])
+            _append(results, [line])
             print(f"{row.name}, seed {seed}: PIQ {line.get('PIQ', float('nan')):.3f}")
     except Timeout: print(f"{row.name}, seed {seed}: another process is training it.")
 
-def _check_rows(dls, rows):
+def _networks(dls, row):
+    "The names of the sub-tasks of each network"
+    names = list(row.tasks) or dls.tasks.names
+    return [[o] for o in names] if row.split=='single' else [names]
+
+def _check_rows(dls, rows, cameras):
     "Refuse now what would end the training of a later row"
     taken = {'key','row','seed','data','scale','params','seconds', *_about(Row(''), Scale('', 1, 1.), dls), *environment()}
     odd = [o for o in dls.tasks.names if o in taken]
     if odd: raise ValueError(f"The sub-task '{odd[0]}' has the name of a column that says how a run was made: give it another name, and its scores can be written beside that.")
-    loaders = {k: same_data(dls, *k) for k in dict.fromkeys((o.tasks,o.sampling) for o in rows)}
-    for o in rows: PortraitLoss(loaders[o.tasks,o.sampling].tasks, o.metric_loss, o.weighting, o.lam, o.positives)
+    _check_splits(dls.tasks, dls.query, dls.gallery)
+    if cameras: _cameras(dls.query.dataset, dls.gallery.dataset)
+    for o in rows:
+        missing = [k for k in o.tasks if k not in dls.tasks.names]
+        if missing: raise ValueError(f"The row '{o.name}' trains the sub-task '{missing[0]}', which these portraits do not have; they have {', '.join(dls.tasks.names)}.")
+        PortraitLoss(dls.tasks, o.metric_loss, o.weighting, o.lam, o.positives)
+    for names,sampling in dict.fromkeys((tuple(k),o.sampling) for o in rows for k in _networks(dls, o)): same_data(dls, names, sampling)
 
 def _about(row, scale, dls):
     "The columns that say what was trained"
     backbone,stride = scale.network(row.backbone)
     return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
-                n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, train_images=len(dls.train.dataset))
+                n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr*row.lr_factor, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, bf16=bf16_pays(dls.device), train_images=len(dls.train.dataset))
 
 def _flat(scores):
     "{score, score_low, score_high: value}"
     return {k+end: round(v, 5) for k,o in scores.iterrows() for end,v in (('',o['value']), ('_low',o['low']), ('_high',o['high']))}
 
 def _append(file, lines):
-    "Add lines to a csv, which may get new columns by them"
+    "Add the lines of a run to a csv, unless it is there; the csv may get new columns by them"
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{file}.lock'):
+        if not lines or lines[0]['key'] in written(file): return
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #e075465e
+# %% ../nbs/20_ablation.ipynb #43cb5a1f
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -267,9 +287,9 @@ TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       replace(_sim, name='resnet50', backbone='resnet50')])
 TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid-triplet', 'shared', 'triplet', tasks=('identity',)), Row('reid-br', 'shared', 'br', tasks=('identity',))])
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
-                    replace(_free, name='adjusted', tau=.5), replace(_free, name='convnext', backbone='convnext_tiny')])
+                    replace(_free, name='adjusted', tau=.5), replace(_free, name='efficientnet', backbone='tf_efficientnetv2_b0')])
 
-# %% ../nbs/20_ablation.ipynb #568e8bb0
+# %% ../nbs/20_ablation.ipynb #b8b2d1c2
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -277,7 +297,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #69e7212d
+# %% ../nbs/20_ablation.ipynb #5dc6b7d5
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all
@@ -297,8 +317,8 @@ def plot_rows(ax,
     rows = [o for o in rows if o in set(results.row)]
     for y,name in enumerate(rows):
         part = results[results.row==name]
-        for i,o in enumerate(part.itertuples()):
-            v,low,high = (getattr(o, k) for k in (score,f'{score}_low',f'{score}_high'))
+        for i,(_,o) in enumerate(part.iterrows()):
+            v,low,high = (o[k] for k in (score,f'{score}_low',f'{score}_high'))
             ax.errorbar(v, y+.18*(i-(len(part)-1)/2), xerr=[[v-low],[high-v]], fmt='o', ms=4, capsize=2, lw=1, color=(colours or {}).get(name, INK))
     ax.set(yticks=range(len(rows)), yticklabels=rows, title=score)
     ax.invert_yaxis()

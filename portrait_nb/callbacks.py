@@ -6,7 +6,7 @@
 __all__ = ['LossRecorder', 'loss_kinds', 'draw_losses', 'SkipValidation', 'OnDevice', 'NonFiniteLoss', 'LossGuard', 'EMA',
            'Throughput', 'BF16', 'bf16_pays', 'Compile', 'FusedAdam', 'BatchAugment']
 
-# %% ../nbs/13_callbacks.ipynb #b0be18f2
+# %% ../nbs/13_callbacks.ipynb #97da80d2
 import time
 import numpy as np
 import pandas as pd
@@ -23,11 +23,14 @@ from torch.optim.adam import adam
 from .losses import PortraitLoss
 from .style import aspect_colour, chart
 
-# %% ../nbs/13_callbacks.ipynb #29cea7ee
+# %% ../nbs/13_callbacks.ipynb #3e552c9c
 class LossRecorder(Callback):
     "Keep the mean of every sub-task's losses over what is labelled, and every `s` of Eq. 6, a row a sub-task and epoch; with `fname`, also as a csv that grows (by process 0)"
     order = 51 # right after fastai's Recorder
-    def __init__(self, fname=None): self.fname,self.rows = fname,[]
+    def __init__(self,
+                 fname=None # csv that is appended to, also by a later fit, whose epochs begin at 0 again: take a file of its own for each training
+                ):
+        self.fname,self.rows = fname,[]
 
     def before_fit(self): self.run,self.fitting = not any(hasattr(self.learn, o) for o in ('lr_finder','gather_preds')),False
     def before_train(self):
@@ -61,7 +64,7 @@ class LossRecorder(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #8de425c8
+# %% ../nbs/13_callbacks.ipynb #3b721054
 def loss_kinds(log:pd.DataFrame # of a `LossRecorder`
               )->list:          # (column, title) of those that hold something
     "What there is to draw of a log"
@@ -76,7 +79,7 @@ def draw_losses(axs,              # as many as `loss_kinds(log)`
         for t in tasks: _curve(ax, log[log.task==t.name], k, t, tasks.of(t.aspect).index(t), tasks.aspects)
         ax.set(title=title, xlabel='epoch')
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axs[-1].legend(loc='center left', bbox_to_anchor=(1,.5))
+    if len(axs): axs[-1].legend(loc='center left', bbox_to_anchor=(1,.5))
 
 def _curve(ax, rows, kind, task, i, aspects):
     "One sub-task's curve: the colour tells its aspect, line and marker its place within it"
@@ -89,15 +92,16 @@ def plot(self:LossRecorder, phase:str='train', # 'train' or 'valid'
     if not self.rows: raise ValueError("There is nothing to plot yet: train first.")
     log = self.log.query('phase==@phase')
     n = len(loss_kinds(log))
+    if not n: raise ValueError(f"There is nothing to plot of '{phase}': none of its portraits has a label.")
     with chart(1, n, figsize=(3.2*n, 2.8), caption=caption, squeeze=False) as (_,axs): draw_losses(axs[0], log, self.loss_func.tasks)
 
-# %% ../nbs/13_callbacks.ipynb #eb1035d4
+# %% ../nbs/13_callbacks.ipynb #cebc61c2
 class SkipValidation(Callback):
     "Do not validate during `fit`"
     order = -20
     def before_validate(self): raise CancelValidException
 
-# %% ../nbs/13_callbacks.ipynb #7a3c3f44
+# %% ../nbs/13_callbacks.ipynb #ba7b7a72
 class _SmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
         loss = to_detach(learn.loss.mean(), cpu=False).float()
@@ -130,7 +134,7 @@ class OnDevice(Callback):
         if hasattr(self.learn, 'progress'): self.progress.__dict__.pop('after_batch', None)
         if self.recorder.losses: self.recorder.losses = L(list(torch.stack(list(self.recorder.losses)).cpu())) # for `plot_loss`
 
-# %% ../nbs/13_callbacks.ipynb #d96c29f8
+# %% ../nbs/13_callbacks.ipynb #ae312fa9
 class NonFiniteLoss(ValueError):
     "A training loss that is NaN or infinite"
     def __init__(self, said): super().__init__(said); self.said = said
@@ -176,7 +180,7 @@ class LossGuard(Callback):
         what = ', '.join(bad) or ('every part of it is finite, their weighted sum is not: look at the uncertainties s' if parts else 'it has no parts that could be named')
         raise NonFiniteLoss(f"The loss is {values[0]:g} at epoch {epoch}, batch {i}: {what}. {self._blame(xb, late)} {self._save(xb, yb, epoch, i)}")
 
-# %% ../nbs/13_callbacks.ipynb #4b093586
+# %% ../nbs/13_callbacks.ipynb #1a9da00a
 @patch
 def _blame(self:LossGuard, xb, late):
     "What can be said of the cause"
@@ -195,7 +199,7 @@ def _save(self:LossGuard, xb, yb, epoch, i):
     except OSError as e: return f"Its batch could not be saved ({e.strerror})."
     return f"Its batch is in '{file}': torch.load(file, weights_only=True)."
 
-# %% ../nbs/13_callbacks.ipynb #93c35c31
+# %% ../nbs/13_callbacks.ipynb #75b04d1f
 class EMA(Callback):
     "Average the weights over the steps (timm's `ModelEmaV3`); validate with the average, and end with it"
     order = 70
@@ -244,7 +248,7 @@ class EMA(Callback):
         self.average.module.load_state_dict(state['average'])
         self.steps = state['steps']
 
-# %% ../nbs/13_callbacks.ipynb #03f7efd5
+# %% ../nbs/13_callbacks.ipynb #a4767d8a
 class Throughput(Callback):
     "Portraits a second in training, the share of the time spent waiting for the loader, and the peak of a GPU's memory, a row an epoch"
     order,run_valid = 90,False # before_batch ends the wait, after_batch begins the next
@@ -270,7 +274,7 @@ class Throughput(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #1e8ec9f0
+# %% ../nbs/13_callbacks.ipynb #baddd1fa
 def _once(model, run):
     "Let the next forward pass of `model`, and no other, be `run(forward, ...)`"
     under = vars(model).get('forward')
@@ -280,7 +284,7 @@ def _once(model, run):
         return run(model.forward, *args, **kwargs)
     model.forward = forward
 
-# %% ../nbs/13_callbacks.ipynb #51355d98
+# %% ../nbs/13_callbacks.ipynb #47926d62
 class BF16(Callback):
     "bfloat16 autocast for the model's forward pass, channels-last for (B, C, H, W) inputs; predictions come back as float32"
     order = 10
@@ -293,13 +297,14 @@ class BF16(Callback):
     def _cast(self, device, forward, *args, **kwargs):
         with torch.autocast(device, dtype=torch.bfloat16): return forward(*args, **kwargs)
 
-# %% ../nbs/13_callbacks.ipynb #375a2370
-def bf16_pays(device='cpu')->bool: # `device`: where the model will run
+# %% ../nbs/13_callbacks.ipynb #2afa3ec6
+def bf16_pays(device='cpu' # where the model will run
+             )->bool:
     "Does this processor have bfloat16 arithmetic?"
     if torch.device(device).type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.device(device).type=='cpu' and torch.cpu._is_avx512_bf16_supported()
 
-# %% ../nbs/13_callbacks.ipynb #cc807258
+# %% ../nbs/13_callbacks.ipynb #6a3c55e4
 class Compile(Callback):
     "`torch.compile` for the forward pass in training, in place; what cannot be compiled runs as it is, and a warning says so"
     order,run_valid = 9,False # before BF16, so within its autocast
@@ -310,6 +315,7 @@ class Compile(Callback):
         self.backend,self.with_loss,self.compiled,self.graphs,self.failed,self.cuts = lookup_backend(backend) if isinstance(backend, str) else backend,with_loss,[],0,None,[]
 
     def before_fit(self):
+        if self.with_loss and getattr(self.loss_func, 'weighting', None)=='gradnorm': raise ValueError("The loss of weighting='gradnorm' looks at gradients while it is computed, which cannot be compiled: leave with_loss out.")
         modules = [self.model, *([self.loss_func] if self.with_loss else [])]
         if [m for m,_ in self.compiled]==modules: return
         torch.compiler.reset()
@@ -339,9 +345,9 @@ class Compile(Callback):
             self.failed = e
             return graph.forward
 
-# %% ../nbs/13_callbacks.ipynb #d1e7e2dd
+# %% ../nbs/13_callbacks.ipynb #8e65ddbe
 class FusedAdam(Optimizer):
-    "fastai's `Adam`, a group of weights in one launch; whatever fastai marks `do_wd=False` is not decayed"
+    "fastai's `Adam`, the decayed and the other weights of each group in one launch each; whatever fastai marks `do_wd=False` is not decayed"
     def __init__(self, params,
                  lr,                    # learning rate
                  mom:float=.9,          # β1
@@ -376,7 +382,7 @@ class FusedAdam(Optimizer):
         for p,o in self.state.items():
             if 'step' in o: o['step'] = torch.as_tensor(o['step'], dtype=torch.float32, device=p.device)
 
-# %% ../nbs/13_callbacks.ipynb #36c8ce0f
+# %% ../nbs/13_callbacks.ipynb #015dfe3e
 class BatchAugment(Callback):
     "Augment the first input of every training batch, on its device"
     order,run_valid = 8,False
@@ -384,3 +390,7 @@ class BatchAugment(Callback):
     def before_batch(self):
         x,*more = self.xb
         self.learn.xb = (self.augment(x, split_idx=0) if isinstance(self.augment, Transform) else self.augment(x), *more)
+
+    def state_dict(self): return dict(rng=self.augment.rng.getstate()) if hasattr(self.augment, 'rng') else {}
+    def load_state_dict(self, state):
+        if state: self.augment.rng.setstate(state['rng'])

@@ -6,7 +6,7 @@
 __all__ = ['TIE', 'BLOCK', 'WHOLE', 'SURE', 'SMALL', 'ROOM', 'match_ranks', 'average_precision', 'NoTrueMatch', 'RetrievalScores',
            'retrieval_scores', 'label_f1', 'macro_f1', 'absent_labels', 'piq']
 
-# %% ../nbs/12_metrics.ipynb #d4a8c0fa
+# %% ../nbs/12_metrics.ipynb #94c068d5
 import math, threading, warnings
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12_metrics.ipynb #d1497e10
+# %% ../nbs/12_metrics.ipynb #3414206d
 TIE = 1e-9
 
 def match_ranks(similarity, # (G,) how similar each gallery image is to the query
@@ -33,7 +33,7 @@ def match_ranks(similarity, # (G,) how similar each gallery image is to the quer
     ahead = len(wrong)-np.searchsorted(wrong, right-TIE)
     return ahead+np.arange(1, len(right)+1)
 
-# %% ../nbs/12_metrics.ipynb #0f08ed63
+# %% ../nbs/12_metrics.ipynb #70e271fe
 def average_precision(ranks,      # (M,) ranks of the true matches, ascending, from 1
                       ap='plain'  # 'plain', or 'trapezoid' as in the original Market-1501 code
                      )->float:
@@ -43,7 +43,7 @@ def average_precision(ranks,      # (M,) ranks of the true matches, ascending, f
     if ap=='trapezoid': precision = (precision+np.where(ranks>1, (hits-1)/np.maximum(ranks-1, 1), 1))/2
     return float(precision.mean())
 
-# %% ../nbs/12_metrics.ipynb #3dda76a3
+# %% ../nbs/12_metrics.ipynb #15d9748a
 BLOCK = 1024
 
 def _array(x): return (x.detach().cpu() if x.dtype==torch.float64 else x.detach().cpu().float()).numpy() if isinstance(x, Tensor) else np.asarray(x)
@@ -67,7 +67,7 @@ def _lengths(x, name):
     if len(bad): raise ValueError(f"{name} has NaN or infinity in {len(bad)} of {len(x)} rows, first in row {bad[0]}: such features cannot be ranked.")
     return torch.where(norm>0, norm, 1.)
 
-# %% ../nbs/12_metrics.ipynb #5762cacc
+# %% ../nbs/12_metrics.ipynb #604c18b7
 WHOLE = ('int32','int64','torch.int32','torch.int64')
 
 def _codes(query, gallery, n_query, n_gallery, what):
@@ -91,7 +91,7 @@ def _codes(query, gallery, n_query, n_gallery, what):
 
 def _equal(code, codes): return (codes==code) & (codes>=0)
 
-# %% ../nbs/12_metrics.ipynb #dd0a4454
+# %% ../nbs/12_metrics.ipynb #9ce2e2cc
 def _reaching(S,      # (B, G) similarities, but for `scale`
               scale,  # (G,) what to multiply them with
               bounds  # (B, K); -inf: no matter
@@ -109,7 +109,7 @@ def _count_rows(S, scale, bounds):
         counts[i,asked[i]] = len(row)-np.searchsorted(row, ask)
     return counts
 
-# %% ../nbs/12_metrics.ipynb #81d2052e
+# %% ../nbs/12_metrics.ipynb #9a1500c4
 SURE = 2e-7
 
 def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper edge of what is in doubt, (B,) matches, the last rank of CMC
@@ -122,7 +122,7 @@ def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper e
     move,order = move.sort(1)
     return torch.zeros_like(move, dtype=torch.bool).scatter(1, order, move.cumsum(1)>SURE)
 
-# %% ../nbs/12_metrics.ipynb #009541d4
+# %% ../nbs/12_metrics.ipynb #bdeb7bd5
 @lru_cache
 def _onednn_multiplies():
     "Does this build of torch have a float32 product by oneDNN?"
@@ -136,7 +136,8 @@ class _Search:
         (self.qi,self.gi),(self.qg,self.gg),(self.qc,self.gc) = codes
         self.q_len,self.g_len = _lengths(query, 'query').to(gallery.device),_lengths(gallery, 'gallery')
         self.thread,self.held = threading.local(),gallery.float() if gallery.numel()<=2**24 else gallery
-        self.scale,self.exact_only = 1/self.g_len,len(query)*len(gallery)<=SMALL
+        fits = 1e-30<self.g_len.min().item() and self.g_len.max().item()<1e30 # float32 holds their products
+        self.scale,self.exact_only = 1/self.g_len,len(query)*len(gallery)<=SMALL or not fits
 
     def unit(self, side, rows, dtype=torch.float64): # side: 'query' or 'gallery'
         x,length = getattr(self, side)[rows],getattr(self, side[0]+'_len')[rows]
@@ -185,7 +186,7 @@ def _among(codes, some):
     seen[-1] = False
     return seen[codes]
 
-# %% ../nbs/12_metrics.ipynb #809624e8
+# %% ../nbs/12_metrics.ipynb #a1b970de
 SMALL = 2**20
 
 @patch
@@ -254,7 +255,7 @@ def _checked(S, n, gallery):
     if S.shape!=(n,len(gallery)) or not S.isfinite().all(): raise ValueError(f"similarity must return finite numbers of shape ({n}, {len(gallery)}) for {n} queries, got shape {tuple(S.shape)}{'' if S.isfinite().all() else ' with NaN or infinity'}.")
     return S
 
-# %% ../nbs/12_metrics.ipynb #9fff2236
+# %% ../nbs/12_metrics.ipynb #2d94f485
 def _sum_of_precisions(b, R, n, a, H):
     "Expected over all orders: the sum of (hits so far)/(place), hits counted with the match itself if `b` counts it"
     places = H[a+n]-H[a]
@@ -276,7 +277,7 @@ def _last_place(R, n, a):
     chance = R/n*np.cumprod(np.r_[1, (i[:-1]-R)/np.maximum(i[:-1]-1, 1)])
     return (chance/(a+i)).sum()
 
-# %% ../nbs/12_metrics.ipynb #dcfc7a50
+# %% ../nbs/12_metrics.ipynb #739f4383
 def _groups(t, level, above):
     "`(right before, right, all, images ahead)` of each group of equals that holds a true match"
     edge = np.r_[0, np.flatnonzero(t[:-1]-t[1:]>TIE)+1, len(t)]
@@ -290,7 +291,7 @@ def _expected(t, level, above, ks, ap, H):
     (_,R,n,a),(_,last_R,last_n,last_a) = groups[0],groups[-1]
     return [total/len(t), len(t)*_last_place(last_R, last_n, last_a), *(_first_within(R, n, a, k) for k in ks)]
 
-# %% ../nbs/12_metrics.ipynb #4d21820e
+# %% ../nbs/12_metrics.ipynb #80fab680
 class NoTrueMatch(ValueError): "Not one query has a true match in the gallery"
 
 @dataclass(repr=False)
@@ -309,7 +310,7 @@ class RetrievalScores:
         def row(mAP, cmc, mINP): return f"mAP {mAP:.4f}  " + "  ".join(f"rank-{k} {v:.4f}" for k,v in cmc.items()) + f"  mINP {mINP:.4f}"
         return f"macro  {row(self.macro_mAP, self.macro_cmc, self.macro_mINP)}\nplain  {row(self.mAP, self.cmc, self.mINP)}\n{self.n_valid} of {self.n_query} queries have a true match"
 
-# %% ../nbs/12_metrics.ipynb #069f0472
+# %% ../nbs/12_metrics.ipynb #3c0af69e
 def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy; they are normalised here, and compared where the gallery is
                      query_ids,       # (Q,) identities, numbers or strings; -1 or '': such a query is left out and counted
                      gallery_ids,     # (G,) identities; -1 or '': a distractor, nobody's true match
@@ -317,7 +318,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
                      query_cams=None, gallery_cams=None,     # (Q,), (G,) cameras; same identity and same camera is taken out
                      ks=(1,5,10),     # the ranks of CMC
                      ap='plain',      # 'plain' or 'trapezoid', see `average_precision`
-                     chunk=None,      # queries compared at once; by each thread; None: what takes 64 MB, 128 at most
+                     chunk=None,      # queries compared at once by each thread; None: what takes 64 MB, from four threads on 192 MB for all; 128 at most
                      ties='pessimistic', # wrong images first, or 'expected': the mean over all orders among equals
                      no_match='skip', # queries without a true match are left out, or score 'zero'
                      similarity=None  # None: the cosine; or a function of row numbers of queries -> (B, G) similarities, e.g. `k_reciprocal(query, gallery)`
@@ -333,7 +334,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
     scores = _score_queries(search, ks, ap, chunk, ties)
     return _summary(scores, codes[0][0], query_ids, ks, no_match)
 
-# %% ../nbs/12_metrics.ipynb #4beb6c98
+# %% ../nbs/12_metrics.ipynb #61489c1a
 def _check_options(ks, ap, chunk, ties, no_match):
     for name,value,options in (('ap',ap,('plain','trapezoid')), ('ties',ties,('pessimistic','expected')), ('no_match',no_match,('skip','zero'))):
         if value not in options: raise ValueError(f"{name} must be {options[0]!r} or {options[1]!r}, got {value!r}.")
@@ -347,9 +348,10 @@ def _chunks(search, chunk, workers):
     "Rows of queries compared at once, those with the most matches last: a cosine takes 4 bytes, what is kept of a match some 120"
     related = _how_often(search.gi, search.qi)+_how_often(search.gg, search.qg)
     order,cost = np.lexsort((search.qi, related)),len(search.gi)+32*related
+    room = ROOM if workers<=3 else 3*ROOM//workers
     most,chunks = math.ceil(len(order)/(workers*math.ceil(len(order)/(workers*(chunk or 128))))),[[]]
     for i in order:
-        if chunks[-1] and (len(chunks[-1])==most or not chunk and (len(chunks[-1])+1)*cost[i]>ROOM): chunks.append([])
+        if chunks[-1] and (len(chunks[-1])==most or not chunk and (len(chunks[-1])+1)*cost[i]>room): chunks.append([])
         chunks[-1].append(i)
     return [np.array(o) for o in chunks]
 
@@ -404,7 +406,7 @@ def _summary(scores, codes, ids, ks, no_match):
     (mAP,cmc,mINP),(macro_mAP,macro_cmc,macro_mINP) = parts(plain),parts(macro)
     return RetrievalScores(mAP, cmc, macro_mAP, macro_cmc, int(valid.sum()), len(scores), mINP, macro_mINP, rows)
 
-# %% ../nbs/12_metrics.ipynb #d381e832
+# %% ../nbs/12_metrics.ipynb #8c5e95e8
 def label_f1(predicted,     # (N,) label numbers, or (N, n_labels) of 0/1
              actual,        # the same shape; -1: unlabelled, the row is left out
              n_labels:int   # how many labels there are
@@ -414,7 +416,10 @@ def label_f1(predicted,     # (N,) label numbers, or (N, n_labels) of 0/1
     hit,claimed,borne = (predicted&actual).sum(0), predicted.sum(0), actual.sum(0)
     return np.where(borne>0, 2*hit/np.maximum(claimed+borne, 1), np.nan)
 
-def macro_f1(predicted, actual, n_labels:int)->float: # as in `label_f1`; NaN if nothing is labelled
+def macro_f1(predicted,   # as in `label_f1`
+             actual,      # as in `label_f1`
+             n_labels:int # how many labels there are
+            )->float:     # NaN if nothing is labelled
     "Mean F1 over the labels that somebody bears"
     f1 = label_f1(predicted, actual, n_labels)
     return float(f1[~np.isnan(f1)].mean()) if not np.isnan(f1).all() else float('nan')
@@ -423,7 +428,7 @@ def absent_labels(actual, n_labels:int)->list: # the numbers of the labels that 
     "Which labels `macro_f1` leaves out"
     return np.flatnonzero(np.isnan(label_f1(actual, actual, n_labels))).tolist()
 
-# %% ../nbs/12_metrics.ipynb #e5702a04
+# %% ../nbs/12_metrics.ipynb #15d41554
 def _one_hot(predicted, actual, n_labels):
     "Both as (N, n_labels) bool, unlabelled rows left out; checked"
     predicted,actual = _array(predicted),_array(actual)
@@ -437,7 +442,7 @@ def _one_hot(predicted, actual, n_labels):
     as_hot = (lambda x: x[:,None]==np.arange(n_labels)) if actual.ndim==1 else (lambda x: x==1)
     return as_hot(predicted[known]), as_hot(actual[known])
 
-# %% ../nbs/12_metrics.ipynb #080e36db
+# %% ../nbs/12_metrics.ipynb #cefb0c27
 def piq(scores:dict,           # {'mAP': macro mAP, 'rank1': macro rank-1, and the macro F1 of every attribute by name}, all between 0 and 1
         tasks:Tasks=PORTRAIT   # the sub-tasks
        )->float:

@@ -8,7 +8,7 @@ __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'E
            'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
            'read_config', 'open_run']
 
-# %% ../nbs/15_runs.ipynb #b55db2b4
+# %% ../nbs/15_runs.ipynb #834b1b60
 import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,11 +27,11 @@ from torch import nn, Tensor
 from .annotations import read_annotations
 from .callbacks import BF16, EMA, LossGuard, NonFiniteLoss, SkipValidation, draw_losses, loss_kinds
 from .data import Augment, portrait_dls
-from .learner import fss_learner
+from .learner import _cameras, _check_splits, fss_learner
 from .style import INK, STYLE
 from .tasks import Tasks
 
-# %% ../nbs/15_runs.ipynb #5185c92d
+# %% ../nbs/15_runs.ipynb #c4a2b549
 def write_safely(path,      # file to write or replace
                  data:bytes # all of it
                 ):
@@ -56,7 +56,7 @@ def _sync_folder(path):
     try: os.fsync(folder)
     finally: os.close(folder)
 
-# %% ../nbs/15_runs.ipynb #848e16f1
+# %% ../nbs/15_runs.ipynb #4b950ec1
 def _plain(o):
     "`o` in types that are read back without running code"
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
@@ -81,7 +81,7 @@ def set_random_states(dls, states):
     for dl,o in zip(dls.loaders, states['loaders']):
         if o is not None: dl.rng.setstate(o)
 
-# %% ../nbs/15_runs.ipynb #201a0655
+# %% ../nbs/15_runs.ipynb #8a93d640
 def _keepers(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')} # a Callback passes unknown names on to its Learner
 
 def _recorded(learn):
@@ -122,7 +122,7 @@ def set_learner_state(learn:Learner, # about to fit, built as the one that was s
         learn.scaler.load_state_dict(state['scaler'])
     set_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_runs.ipynb #a9c938e4
+# %% ../nbs/15_runs.ipynb #a5933375
 CHECKPOINT = 1 # the format
 
 class RunError(OSError):
@@ -144,7 +144,7 @@ def read_checkpoint(file)->dict:
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
-# %% ../nbs/15_runs.ipynb #1ce1a947
+# %% ../nbs/15_runs.ipynb #7c351616
 def _first(f, *args):
     "What process 0 gets from `f`, on every process; where it fails, it says why, and the others end with it"
     if num_distrib()<2: return f(*args)
@@ -164,7 +164,7 @@ def _everyone(o):
     torch.distributed.all_gather_object(got, o)
     return got
 
-# %% ../nbs/15_runs.ipynb #3cebc7b6
+# %% ../nbs/15_runs.ipynb #c2c648b5
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
 class KeepRun(Callback):
@@ -193,7 +193,9 @@ class KeepRun(Callback):
         if self.epoch<self.done and self.past: self.recorder.log += L(self.past['values'][self.epoch])
 
     def before_train(self):
-        if self.past: vars(self.recorder).update({k: L(list(self.past[k])) for k in ('values','iters','lrs','losses')})
+        if self.past:
+            past = {**self.past, 'losses': self.past['losses'].to(self.dls.device if hasattr(self.learn, 'on_device') else 'cpu')} # where the next ones will be
+            vars(self.recorder).update({k: L(list(past[k])) for k in ('values','iters','lrs','losses')})
         self.past = None
 
     def after_epoch(self):
@@ -205,7 +207,7 @@ class KeepRun(Callback):
 
     def after_fit(self): _first(self._draw)
 
-# %% ../nbs/15_runs.ipynb #d25e6eca
+# %% ../nbs/15_runs.ipynb #ceaff35d
 @patch
 def _there(self:KeepRun): return read_checkpoint(self.folder/LAST) if (self.folder/LAST).exists() else None
 
@@ -220,7 +222,7 @@ def _restore(self:KeepRun, c):
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
-# %% ../nbs/15_runs.ipynb #14bda573
+# %% ../nbs/15_runs.ipynb #580368dc
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
@@ -245,7 +247,7 @@ def _write(self:KeepRun, state, names):
         for name in names: write_safely(self.folder/name, data)
     except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {state['epoch']} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
 
-# %% ../nbs/15_runs.ipynb #98fbe41b
+# %% ../nbs/15_runs.ipynb #808594e9
 def _csv(rows): return pd.DataFrame(rows).to_csv(index=False).encode()
 
 @patch
@@ -275,14 +277,14 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
                scores:pd.DataFrame # columns epoch and PIQ; may be empty
               )->bytes:
     "The curves of a run as the bytes of a png"
-    phases = [o for o in ('train','valid') if (log.phase==o).any()]
+    phases = [o for o in ('train','valid') if loss_kinds(log[log.phase==o])]
     first = int(len(scores)>0)
     n,h = first+len(loss_kinds(log)),2.8*len(phases)
     w = 3*n+1.4
     with plt.rc_context({**STYLE, 'figure.constrained_layout.use': False}): # which takes as long as the drawing
         fig = Figure(figsize=(w,h))
         axs = fig.subplots(len(phases), n, squeeze=False, gridspec_kw=dict(left=.7/w, right=1-1.2/w, bottom=.5/h, top=1-.3/h, wspace=.25, hspace=.35))
-        if first: axs[0,0].plot(scores.epoch, scores.PIQ, '.-', color=INK); axs[0,0].set(title='PIQ', xlabel='epoch')
+        if first: axs[0,0].plot(scores.epoch, scores.PIQ, '.-', color=INK); axs[0,0].set(title='PIQ', xlabel='epoch'); axs[0,0].xaxis.get_major_locator().set_params(integer=True)
         for row,phase in zip(axs[:,first:], phases):
             part = log[log.phase==phase]
             draw_losses(row[:len(loss_kinds(part))], part, tasks)
@@ -292,7 +294,7 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
         fig.savefig(f, format='png')
     return f.getvalue()
 
-# %% ../nbs/15_runs.ipynb #b0dab190
+# %% ../nbs/15_runs.ipynb #8a9ed982
 def _check_config(c):
     "Refuse what could only fail later"
     if c['schedule'] not in ('fit_paper','fit_one_cycle'): raise ValueError(f"schedule must be 'fit_paper' or 'fit_one_cycle', got {c['schedule']!r}.")
@@ -327,7 +329,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
-# %% ../nbs/15_runs.ipynb #b04113d9
+# %% ../nbs/15_runs.ipynb #f3de96d2
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
@@ -340,7 +342,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     cbs = [*([BF16()] if config['bf16'] else []), *([EMA(config['ema'])] if config['ema'] is not None else []), *([SkipValidation()] if set(df.split)=={'train'} else [])]
     return fss_learner(dls, cbs=cbs, **config['learner'])
 
-# %% ../nbs/15_runs.ipynb #6c04739f
+# %% ../nbs/15_runs.ipynb #86634110
 def _commit():
     "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
     git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
@@ -358,7 +360,7 @@ def environment()->dict:
     return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
                 **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
-# %% ../nbs/15_runs.ipynb #3fe6e08c
+# %% ../nbs/15_runs.ipynb #413c072b
 CONFIG,ENVIRONMENT = 'config.json','environment.json'
 
 class Run:
@@ -383,8 +385,14 @@ def new_run(path,       # folder to make; must not be there, or be empty
     _first(_check_free, path)
     run = Run(path, config, config_learner(config))
     with run.processes(): pass # refuses a batch that cannot be shared
+    _check_scoring(run.learn.dls, config)
     _first(_make_folder, path, config)
     return run
+
+def _check_scoring(dls, config):
+    "Refuse now what would end the training when it is scored"
+    if config['cameras']: _cameras(dls.query.dataset, dls.gallery.dataset)
+    if config['score_every']: _check_splits(dls.tasks, dls.query, dls.gallery)
 
 def _make_folder(path, config):
     "The folder of a run, whole or not at all"
@@ -402,7 +410,7 @@ def _join(config):
     from portrait_nb.distributed import join_processes
     join_processes(config['loading'].get('device'))
 
-# %% ../nbs/15_runs.ipynb #40963f8e
+# %% ../nbs/15_runs.ipynb #aa1a4d11
 def read_config(path)->dict:
     "The configuration of the run in folder `path`"
     file = Path(path)/CONFIG
@@ -423,14 +431,10 @@ def open_run(path,             # folder of a run
     if not Path(config['annotations']).is_file(): raise RunError(f"The table of '{path}' is gone: there is no '{config['annotations']}'. Put it back, or say where it is now.")
     if _sha256(config['annotations'])!=config['sha256']: raise RunError(f"'{config['annotations']}' is not the table that '{path}' was begun with (its SHA-256 differs): put that one back, or begin a new run.")
     _join(config)
-    _first(_sweep, path)
     built = {**config, 'learner': {**config['learner'], 'pretrained': False}} if (path/LAST).exists() else config
     return Run(path, config, config_learner(built))
 
-def _sweep(path):
-    for o in path.glob('.*.new'): o.unlink()
-
-# %% ../nbs/15_runs.ipynb #14c4cc85
+# %% ../nbs/15_runs.ipynb #57ab93a5
 @patch
 @contextmanager
 def alone(self:Run):
@@ -438,12 +442,13 @@ def alone(self:Run):
     lock = FileLock(self.path/'.lock')
     try: lock.acquire(timeout=0)
     except Timeout: raise RunError(f"'{self.path}' is being trained by another process: wait for it, or stop it first.") from None
+    for o in self.path.glob('.*.new'): o.unlink() # half-written by a process that was killed
     try: yield
     finally:
         with suppress(OSError): (self.path/'.lock').unlink()
         lock.release()
 
-# %% ../nbs/15_runs.ipynb #0d6e42ca
+# %% ../nbs/15_runs.ipynb #d7b8270e
 @patch
 def fit(self:Run, cbs=None)->Learner: # `cbs`: further callbacks
     "Train the epochs that are left; the Learner, with the weights of the last"
@@ -501,7 +506,7 @@ def _note_environment(self:Run):
     file = self.path/ENVIRONMENT
     write_safely(file, _json(json.loads(file.read_text()) + [dict(from_epoch=done, **environment())]))
 
-# %% ../nbs/15_runs.ipynb #aacee951
+# %% ../nbs/15_runs.ipynb #cb19173e
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"

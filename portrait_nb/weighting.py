@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['gradient_lengths', 'DynamicWeights', 'label_shares', 'LogitAdjustment']
 
-# %% ../nbs/13b_weighting.ipynb #3620013f
+# %% ../nbs/13b_weighting.ipynb #8e1d6ccf
 import pandas as pd
 import torch
 from fastai.basics import *
 from .losses import PortraitLoss, class_loss
 
-# %% ../nbs/13b_weighting.ipynb #4d2826ac
+# %% ../nbs/13b_weighting.ipynb #8bf6ed4a
 def gradient_lengths(model,                 # a `PortraitNet`
                      criterion:PortraitLoss,# its loss
                      x:Tensor,              # (B, 3, H, W) normalised portraits
@@ -26,11 +26,15 @@ def gradient_lengths(model,                 # a `PortraitNet`
         rows[t.name] = {k: torch.autograd.grad(v, pooled, retain_graph=True)[0].norm().item() if v.requires_grad else 0. for k,v in losses.items()}
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('sub-task')
 
-# %% ../nbs/13b_weighting.ipynb #7e371c5c
+# %% ../nbs/13b_weighting.ipynb #caeeb4a8
 class DynamicWeights(Callback):
     "Dynamic weight average: what falls slowly weighs more; for `PortraitLoss(weighting='dwa')`, beside a `LossRecorder`"
     order = 52 # after LossRecorder
     def __init__(self, temperature:float=2.): self.temperature = temperature # higher: more even
+
+    def before_fit(self):
+        self.run = not hasattr(self.learn, 'lr_finder')
+        if self.loss_func.weighting!='dwa' or not hasattr(self.learn, 'loss_recorder'): raise ValueError("DynamicWeights writes the weights of PortraitLoss(weighting='dwa') by what a LossRecorder has kept: the Learner needs both.")
 
     def before_train(self):
         tasks,log = self.loss_func.tasks.names,pd.DataFrame(self.loss_recorder.rows)
@@ -40,9 +44,11 @@ class DynamicWeights(Callback):
         r = (last/before).replace([float('inf'),-float('inf')], 1).fillna(1).to_numpy()
         self.loss_func.weights.copy_(len(tasks)*torch.tensor(r/self.temperature).softmax(0))
 
-# %% ../nbs/13b_weighting.ipynb #947f41ce
-def label_shares(task, labels)->Tensor: # `labels`: (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown
-    "(n_labels,) share of the labelled portraits that bear each label; a label that nobody bears counts as borne once"
+# %% ../nbs/13b_weighting.ipynb #00d270a6
+def label_shares(task,    # a sub-task
+                 labels   # (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown
+                )->Tensor:# (n_labels,)
+    "Share of the labelled portraits that bear each label; a label that nobody bears counts as borne once"
     if task.multilabel: n,total = labels[(labels!=-1).all(1)].sum(0),(labels!=-1).all(1).sum()
     else: n,total = torch.bincount(labels[labels>=0], minlength=task.n_labels),(labels>=0).sum()
     return n.clamp_min(1)/total.clamp_min(2)
@@ -54,6 +60,7 @@ class LogitAdjustment(Callback):
     def __init__(self, tau:float=1.): self.tau = tau # how much of it; 0: none
 
     def before_fit(self):
+        if not hasattr(self.dls, 'tasks'): raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
         tasks,labels = self.dls.tasks.attributes,self.dls.train.dataset.labels
         shares = {t.name: (label_shares(t, labels[t.name]).clamp(max=.99),t.multilabel) for t in tasks}
         self.add = {k: (self.tau*(p.logit() if multi else p.log())).to(self.dls.device) for k,(p,multi) in shares.items()}

@@ -1,15 +1,15 @@
 "Rows: what they train, that they resume, that eight networks are scored as one"
-import pandas as pd, pytest
+import matplotlib.pyplot as plt, pandas as pd, pytest
 from dataclasses import replace
 from fastai.callback.core import Callback
 from filelock import FileLock
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, read_results, row_learner, run_key, same_data, summary)
+from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, row_learner, run_key, same_data, summary)
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
-SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), convnext_tiny=('test_convnext3', 16)), bs=16)
+SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
 
 def loaders(portraits, tasks=PORTRAIT, **kwargs):
     root, df = portraits
@@ -134,3 +134,53 @@ def test_a_later_row_that_cannot_be_trained_is_refused_before_the_first(portrait
     dls = loaders(portraits, Tasks(PORTRAIT.attributes))
     with pytest.raises(ValueError, match=words): Experiments([Row('fss'), row]).run(dls, SHORT, **where(tmp_path))
     assert not (tmp_path/'runs').exists()
+
+@pytest.mark.parametrize('row, tasks, words', [(Row('x', 'single', sampling='pk'), PORTRAIT, 'draws by identity'), (TABLE5['reid-br'], Tasks(PORTRAIT.attributes), "trains the sub-task 'identity', which these portraits do not have")], ids=['single', 'reid'])
+def test_rows_that_do_not_fit_their_sub_tasks_are_refused(portraits, tmp_path, row, tasks, words):
+    with pytest.raises(ValueError, match=words): Experiments([Row('fss'), row]).run(loaders(portraits, tasks), SHORT, **where(tmp_path))
+    assert not (tmp_path/'runs').exists()
+
+def test_what_cannot_be_scored_is_refused_before_it_is_trained(portraits, tmp_path):
+    root, df = portraits
+    with pytest.raises(ValueError, match='needs a camera'): TABLE4.run(loaders((root, df.drop(columns='source'))), SHORT, ['fss'], cameras=True, **where(tmp_path))
+    with pytest.raises(ValueError, match='nothing to score on'): TABLE4.run(loaders((root, df[df.split != 'query'])), SHORT, ['fss'], **where(tmp_path))
+    assert not (tmp_path/'runs').exists()
+
+def test_two_names_for_one_training(portraits, tmp_path):
+    "In one call they are refused; later the second name is told, and nothing is trained"
+    dls, run = loaders(portraits), where(tmp_path)
+    with pytest.raises(ValueError, match="'br' and 'br lam=0.5' train the same"): Experiments([TABLE4['br'], *grid(TABLE4['br'], lam=(.5, 1.))]).run(dls, SHORT, **run)
+    first = TABLE4.run(dls, SHORT, ['br'], **run)
+    again = grid(TABLE4['br'], lam=(.5,)).run(dls, SHORT, **run)
+    assert list(again.row) == ['br lam=0.5'] and again.key.equals(first.key) and list(read_results(run['results']).row) == ['br']
+
+def test_identity_alone_without_a_match_has_a_line_without_scores(portraits, tmp_path):
+    root, df = portraits
+    dls = loaders((root, df.assign(identity=[o if s == 'train' else f'{s}{i}' for i, (o, s) in enumerate(zip(df.identity, df.split))])), Tasks([PORTRAIT['identity']]))
+    line = Experiments([Row('fss')]).run(dls, SHORT, **where(tmp_path)).iloc[0]
+    assert line.row == 'fss' and 'mAP' not in line
+
+def test_broken_off_between_the_two_files(portraits, tmp_path, monkeypatch):
+    "The losses are there once, and the line comes with the next call"
+    dls, run, real = loaders(portraits), where(tmp_path), ablation._append
+    def append(file, lines):
+        if file == run['results']: raise KeyboardInterrupt
+        real(file, lines)
+    monkeypatch.setattr(ablation, '_append', append)
+    with pytest.raises(KeyboardInterrupt): TABLE4.run(dls, SHORT, ['fss'], **run)
+    monkeypatch.setattr(ablation, '_append', real)
+    line = TABLE4.run(dls, SHORT, ['fss'], **run)
+    assert len(line) == 1 and len(pd.read_csv(tmp_path/'r_losses.csv')) == 2*8
+
+def test_the_commit_is_that_of_the_training(portraits, tmp_path, monkeypatch):
+    "Not that of the moment when the line is written"
+    now, real = dict(commit='early'), ablation.outcome
+    monkeypatch.setattr(ablation, 'environment', lambda: dict(now))
+    monkeypatch.setattr(ablation, 'outcome', lambda *args: (now.update(commit='late'), real(*args))[1])
+    assert TABLE4.run(loaders(portraits), SHORT, ['fss'], **where(tmp_path)).commit[0] == 'early'
+
+def test_a_score_with_a_blank_in_its_name_is_drawn():
+    fig, ax = plt.subplots()
+    plot_rows(ax, pd.DataFrame([{'row': 'a', 'hair colour': .5, 'hair colour_low': .4, 'hair colour_high': .7}]), ['a'], 'hair colour')
+    assert [o.get_text() for o in ax.get_yticklabels()] == ['a']
+    plt.close(fig)

@@ -20,6 +20,7 @@ from portrait_nb.annotations import read_annotations
 from portrait_nb.callbacks import BF16, EMA, BatchAugment, Compile, FusedAdam, LossGuard, NonFiniteLoss, OnDevice, SkipValidation, Throughput
 from portrait_nb.data import Augment, portrait_dls
 from portrait_nb.learner import fss_learner
+from portrait_nb.losses import PortraitLoss
 from portrait_nb.synth import make_portraits
 from portrait_nb.tasks import PORTRAIT
 
@@ -415,6 +416,20 @@ def test_augmented_in_training_only():
         def after_pred(self): seen[self.training].append(self.xb[0])
     fit(learner([BatchAugment(lambda x: x*0+7), Keep()]), 1)
     assert all((o == 7).all() for o in seen[True]) and not any((o == 7).all() for o in seen[False])
+
+
+def test_a_callbacks_augmentation_goes_on_where_it_was():
+    first, second, x = BatchAugment(Augment((64, 32))), BatchAugment(Augment((64, 32))), torch.randn(4, 3, 64, 32)
+    first.augment(x, split_idx=0)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.augment(x, split_idx=0), second.augment(x, split_idx=0)) and BatchAugment(lambda x: x).state_dict() == {}
+
+
+def test_a_loss_that_looks_at_gradients_is_not_compiled():
+    loss = PortraitLoss(PORTRAIT, weighting='gradnorm')
+    learn = learner([Compile('aot_eager', with_loss=True)])
+    learn.loss_func = loss
+    with pytest.raises(ValueError, match='leave with_loss out'): fit(learn)
 
 
 @pytest.mark.parametrize('kwargs', [{}, dict(pad=0), dict(flip=0), dict(erase=0), dict(pad=0, flip=1, erase=1)])

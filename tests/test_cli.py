@@ -177,6 +177,7 @@ def test_eval_scores_features_of_any_tool(tmp_path, capsys):
     want = retrieval_scores(q['features'], g['features'], q['ids'], g['ids'], query_cams=q['cams'], gallery_cams=g['cams'])
     cli.portrait_eval(str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz'), features=True, out=str(tmp_path/'scores.csv'))
     assert pd.read_csv(tmp_path/'scores.csv', index_col='score').model['macro_mAP'] == pytest.approx(want.macro_mAP, abs=1e-5)
+    with pytest.raises(SystemExit, match='--report is for a model and a table'): cli.portrait_eval(str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz'), features=True, report=str(tmp_path/'r'))
     np.savez(tmp_path/'half.npz', features=q['features'])
     with pytest.raises(SystemExit, match="no array 'ids'"): cli.portrait_eval(str(tmp_path/'half.npz'), str(tmp_path/'gallery.npz'), features=True)
 

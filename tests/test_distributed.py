@@ -1,7 +1,9 @@
 "Two processes against one: the same losses, gradients, uncertainties, weights, scores; one writer; broken off and taken up."
 import importlib, json, math, multiprocessing, os, shutil, signal, socket, subprocess, sys
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 
 pytest.importorskip('accelerate')
 import torch.distributed as dist
-from portrait_nb import runs
+from portrait_nb import distributed, runs
 from portrait_nb.annotations import read_annotations
 from portrait_nb.callbacks import EMA
 from portrait_nb.data import Augment, portrait_dls
@@ -392,3 +394,16 @@ def test_without_accelerate_a_sentence(monkeypatch):
     for o in ('portrait_nb.distributed', 'fastai.distributed'): monkeypatch.delitem(sys.modules, o)
     monkeypatch.setitem(sys.modules, 'accelerate', None)
     with pytest.raises(ImportError, match="needs Hugging Face Accelerate: pip install 'portrait_nb\\[distributed\\]'"): importlib.import_module('portrait_nb.distributed')
+
+
+def test_a_loader_that_was_looked_at_can_still_be_shared(portraits):
+    dl = load(portraits, sampling='pk').train
+    list(dl)
+    assert [len(x) for x, _ in SharedDL(dl, 0, 2)] == [dl.bs//2]*len(dl)
+
+
+@pytest.mark.parametrize('device, words', [('cuda', None), ('cuda:1', 'name no GPU by its number')])
+def test_a_gpu_may_be_named_without_its_number(device, words, monkeypatch):
+    monkeypatch.setattr(distributed, 'join_processes', lambda device: None)
+    monkeypatch.setattr(distributed, 'PartialState', lambda: SimpleNamespace(device=torch.device('cuda:0')))
+    with pytest.raises(ValueError, match=words) if words else nullcontext(): distributed._check_device(torch.device(device))

@@ -160,6 +160,18 @@ def test_both_ways_of_the_float32_product(seed, enabled, monkeypatch):
         s = retrieval_scores(*one[:4], query_cams=one[4], gallery_cams=one[5])
         assert s.per_query.AP.to_numpy()==pytest.approx(definition(*one), abs=5e-7)
 
+@pytest.mark.parametrize('scale', [1e-42,1e39,1e60])
+def test_lengths_that_float32_cannot_hold(scale, monkeypatch):
+    "Distractors that are very long or very short have the cosine that they have"
+    q,g,qi,gi,qc,gc = clustered(0)
+    g = g.astype(np.float64)
+    gi[:50] = -1
+    want = definition(q, g, qi, gi, qc, gc)
+    g[:50] *= scale
+    monkeypatch.setattr(metrics, 'SMALL', 0)
+    s = retrieval_scores(q.astype(np.float64), g, qi, gi, query_cams=qc, gallery_cams=gc)
+    assert s.per_query.AP.to_numpy()==pytest.approx(want, abs=5e-7)
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_counts_of_rows_against_comparing_each(dtype):
     rng = np.random.default_rng(0)
@@ -194,7 +206,7 @@ def test_chunks_hold_every_query_once_and_fit(workers, chunk, monkeypatch):
     parts = metrics._chunks(search, chunk, workers)
     assert sorted(np.concatenate(parts))==list(range(len(q))) and max(map(len, parts))<=(chunk or 128)
     related = [(gi==qi[i]).sum() + (qi[i]==8)*400 for i in range(len(q))]
-    if not chunk: assert all(len(o)==1 or len(o)*(len(g)+32*max(related[i] for i in o))<=metrics.ROOM for o in parts)
+    if not chunk: assert all(len(o)==1 or len(o)*(len(g)+32*max(related[i] for i in o))<=metrics.ROOM*min(1, 3/workers) for o in parts)
 
 def test_whole_numbers_are_read_as_any_other_names():
     rng = np.random.default_rng(0)

@@ -125,10 +125,12 @@ def test_subgroups():
     known = at & (labels['age'][1] >= 0)
     assert t.age[('odd','low')] == pytest.approx(f1_score(labels['age'][1][known], labels['age'][0][known], average='macro'))
     own = found.per_query[at[np.flatnonzero(q)][found.per_query.index]]
-    assert t.queries[('odd','low')] == len(own) and t.mAP[('odd','low')] == pytest.approx(own.groupby('identity').AP.mean().mean())
+    assert t.queries[('odd','low')] == len(own) and t.people[('odd','low')] == len(set(own.identity)) and t.mAP[('odd','low')] == pytest.approx(own.groupby('identity').AP.mean().mean())
     one = subgroup_scores(dict(g=groups['g']), labels, TASKS)
     assert one.n['odd'] == 100 and one.index.name == 'g'
     with pytest.raises(ValueError, match="groups name 3 portraits, 'age' has 200"): subgroup_scores(dict(g=[1,2,3]), labels, TASKS)
+    assert subgroup_scores(dict(g=['x','']*100, h=['','y']*100), labels, TASKS).empty
+    with pytest.raises(ValueError, match="query_rows must say"): subgroup_scores(groups, labels, TASKS, found)
 
 def test_report_is_written(tmp_path):
     who, x, q, labels, found = made(5)

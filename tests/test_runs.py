@@ -397,3 +397,31 @@ def test_two_processes_do_not_train_one_run(portraits, tmp_path):
         assert asked.returncode and 'is being trained by another process' in asked.stderr
     quiet(open_run(tmp_path/'run'))
     assert read_checkpoint(tmp_path/'run'/'last.pt')['epoch'] == run.config['n_epoch']
+
+
+def test_what_cannot_be_scored_is_refused_before_it_is_trained(portraits, tmp_path):
+    root, df = portraits
+    df.drop(columns='source').to_csv(tmp_path/'no_source.csv', index=False)
+    df[df.split != 'query'].to_csv(tmp_path/'no_query.csv', index=False)
+    for name, words, kwargs in (('no_source', 'needs a camera', dict(cameras=True)), ('no_query', 'nothing to score on', dict(score_every=1))):
+        config = run_config(tmp_path/f'{name}.csv', root, PORTRAIT, n_epoch=1, loading=LOADING, learner=LEARNER, **kwargs)
+        with pytest.raises(ValueError, match=words): new_run(tmp_path/'run', config)
+    assert not (tmp_path/'run').exists()
+
+
+def test_identity_alone_has_no_losses_in_validation_to_draw(portraits, tmp_path):
+    config = run_config(portraits[0]/'annotations.csv', portraits[0], Tasks([PORTRAIT['identity']]), n_epoch=1, loading=LOADING, learner={**LEARNER, 'weighting': 'average'})
+    run = new_run(tmp_path/'run', config)
+    quiet(run)
+    assert (tmp_path/'run'/'curves.png').exists()
+    with pytest.raises(ValueError, match="nothing to plot of 'valid'"): run.learn.loss_recorder.plot('valid')
+
+
+def test_looking_at_a_run_leaves_what_is_being_written(portraits, tmp_path):
+    "Half a checkpoint is swept away by whoever trains the run, not by whoever opens it"
+    new_run(tmp_path/'run', config_of(portraits[0], n_epoch=1))
+    (tmp_path/'run'/'.last.pt.new').write_bytes(b'half')
+    run = open_run(tmp_path/'run')
+    assert (tmp_path/'run'/'.last.pt.new').exists()
+    quiet(run)
+    assert not (tmp_path/'run'/'.last.pt.new').exists()

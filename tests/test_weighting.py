@@ -117,3 +117,11 @@ def test_gradient_lengths_by_finite_differences(portraits):
             along = torch.autograd.grad(f(v), v)[0]
             along = along/along.norm()
             assert got.loc[t.name, k] == pytest.approx(((f(pooled+1e-5*along)-f(pooled-1e-5*along))/2e-5).item(), rel=1e-4)
+
+def test_looking_for_a_learning_rate_leaves_the_weights_alone(portraits):
+    learn = learner(portraits, weighting='dwa')
+    with learn.no_bar(), learn.no_logging(): learn.lr_find(num_it=10, show_plot=False)
+    assert learn.loss_func.weights.tolist() == [1.]*8
+
+def test_what_the_callbacks_need_is_said(portraits):
+    with pytest.raises(ValueError, match='the Learner needs both'): fit(learner(portraits, cbs=[DynamicWeights()]))
