@@ -6,7 +6,7 @@
 __all__ = ['LossRecorder', 'loss_kinds', 'draw_losses', 'SkipValidation', 'OnDevice', 'NonFiniteLoss', 'LossGuard', 'EMA',
            'Throughput', 'BF16', 'bf16_pays', 'Compile', 'FusedAdam', 'BatchAugment']
 
-# %% ../nbs/13_callbacks.ipynb #97da80d2
+# %% ../nbs/13_callbacks.ipynb #180ff721
 import time
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from torch.optim.adam import adam
 from .losses import PortraitLoss
 from .style import aspect_colour, chart
 
-# %% ../nbs/13_callbacks.ipynb #3e552c9c
+# %% ../nbs/13_callbacks.ipynb #e4c32283
 class LossRecorder(Callback):
     "Keep the mean of every sub-task's losses over what is labelled, and every `s` of Eq. 6, a row a sub-task and epoch; with `fname`, also as a csv that grows (by process 0)"
     order = 51 # right after fastai's Recorder
@@ -64,7 +64,7 @@ class LossRecorder(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #3b721054
+# %% ../nbs/13_callbacks.ipynb #0a4a8782
 def loss_kinds(log:pd.DataFrame # of a `LossRecorder`
               )->list:          # (column, title) of those that hold something
     "What there is to draw of a log"
@@ -95,13 +95,13 @@ def plot(self:LossRecorder, phase:str='train', # 'train' or 'valid'
     if not n: raise ValueError(f"There is nothing to plot of '{phase}': none of its portraits has a label.")
     with chart(1, n, figsize=(3.2*n, 2.8), caption=caption, squeeze=False) as (_,axs): draw_losses(axs[0], log, self.loss_func.tasks)
 
-# %% ../nbs/13_callbacks.ipynb #cebc61c2
+# %% ../nbs/13_callbacks.ipynb #aff7ee27
 class SkipValidation(Callback):
     "Do not validate during `fit`"
     order = -20
     def before_validate(self): raise CancelValidException
 
-# %% ../nbs/13_callbacks.ipynb #ba7b7a72
+# %% ../nbs/13_callbacks.ipynb #ebeface4
 class _SmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
         loss = to_detach(learn.loss.mean(), cpu=False).float()
@@ -134,7 +134,7 @@ class OnDevice(Callback):
         if hasattr(self.learn, 'progress'): self.progress.__dict__.pop('after_batch', None)
         if self.recorder.losses: self.recorder.losses = L(list(torch.stack(list(self.recorder.losses)).cpu())) # for `plot_loss`
 
-# %% ../nbs/13_callbacks.ipynb #ae312fa9
+# %% ../nbs/13_callbacks.ipynb #c7ed37f7
 class NonFiniteLoss(ValueError):
     "A training loss that is NaN or infinite"
     def __init__(self, said): super().__init__(said); self.said = said
@@ -180,7 +180,7 @@ class LossGuard(Callback):
         what = ', '.join(bad) or ('every part of it is finite, their weighted sum is not: look at the uncertainties s' if parts else 'it has no parts that could be named')
         raise NonFiniteLoss(f"The loss is {values[0]:g} at epoch {epoch}, batch {i}: {what}. {self._blame(xb, late)} {self._save(xb, yb, epoch, i)}")
 
-# %% ../nbs/13_callbacks.ipynb #1a9da00a
+# %% ../nbs/13_callbacks.ipynb #84a2632e
 @patch
 def _blame(self:LossGuard, xb, late):
     "What can be said of the cause"
@@ -199,7 +199,7 @@ def _save(self:LossGuard, xb, yb, epoch, i):
     except OSError as e: return f"Its batch could not be saved ({e.strerror})."
     return f"Its batch is in '{file}': torch.load(file, weights_only=True)."
 
-# %% ../nbs/13_callbacks.ipynb #75b04d1f
+# %% ../nbs/13_callbacks.ipynb #bab14069
 class EMA(Callback):
     "Average the weights over the steps (timm's `ModelEmaV3`); validate with the average, and end with it"
     order = 70
@@ -248,7 +248,7 @@ class EMA(Callback):
         self.average.module.load_state_dict(state['average'])
         self.steps = state['steps']
 
-# %% ../nbs/13_callbacks.ipynb #a4767d8a
+# %% ../nbs/13_callbacks.ipynb #88de7ac4
 class Throughput(Callback):
     "Portraits a second in training, the share of the time spent waiting for the loader, and the peak of a GPU's memory, a row an epoch"
     order,run_valid = 90,False # before_batch ends the wait, after_batch begins the next
@@ -274,7 +274,7 @@ class Throughput(Callback):
     def state_dict(self): return dict(rows=self.rows)
     def load_state_dict(self, state): self.rows = state['rows']
 
-# %% ../nbs/13_callbacks.ipynb #baddd1fa
+# %% ../nbs/13_callbacks.ipynb #474f4f61
 def _once(model, run):
     "Let the next forward pass of `model`, and no other, be `run(forward, ...)`"
     under = vars(model).get('forward')
@@ -284,7 +284,7 @@ def _once(model, run):
         return run(model.forward, *args, **kwargs)
     model.forward = forward
 
-# %% ../nbs/13_callbacks.ipynb #47926d62
+# %% ../nbs/13_callbacks.ipynb #176d37d4
 class BF16(Callback):
     "bfloat16 autocast for the model's forward pass, channels-last for (B, C, H, W) inputs; predictions come back as float32"
     order = 10
@@ -297,14 +297,14 @@ class BF16(Callback):
     def _cast(self, device, forward, *args, **kwargs):
         with torch.autocast(device, dtype=torch.bfloat16): return forward(*args, **kwargs)
 
-# %% ../nbs/13_callbacks.ipynb #2afa3ec6
+# %% ../nbs/13_callbacks.ipynb #be031048
 def bf16_pays(device='cpu' # where the model will run
              )->bool:
     "Does this processor have bfloat16 arithmetic?"
     if torch.device(device).type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.device(device).type=='cpu' and torch.cpu._is_avx512_bf16_supported()
 
-# %% ../nbs/13_callbacks.ipynb #6a3c55e4
+# %% ../nbs/13_callbacks.ipynb #0cd996fe
 class Compile(Callback):
     "`torch.compile` for the forward pass in training, in place; what cannot be compiled runs as it is, and a warning says so"
     order,run_valid = 9,False # before BF16, so within its autocast
@@ -345,7 +345,7 @@ class Compile(Callback):
             self.failed = e
             return graph.forward
 
-# %% ../nbs/13_callbacks.ipynb #8e65ddbe
+# %% ../nbs/13_callbacks.ipynb #ca8dfe39
 class FusedAdam(Optimizer):
     "fastai's `Adam`, the decayed and the other weights of each group in one launch each; whatever fastai marks `do_wd=False` is not decayed"
     def __init__(self, params,
@@ -382,7 +382,7 @@ class FusedAdam(Optimizer):
         for p,o in self.state.items():
             if 'step' in o: o['step'] = torch.as_tensor(o['step'], dtype=torch.float32, device=p.device)
 
-# %% ../nbs/13_callbacks.ipynb #015dfe3e
+# %% ../nbs/13_callbacks.ipynb #967751e1
 class BatchAugment(Callback):
     "Augment the first input of every training batch, on its device"
     order,run_valid = 8,False

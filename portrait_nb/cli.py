@@ -6,14 +6,14 @@
 __all__ = ['says_why', 'portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_lint', 'portrait_eval',
            'portrait_interpret', 'portrait_ablate']
 
-# %% ../nbs/30_cli.ipynb #e6a8b370
+# %% ../nbs/30_cli.ipynb #9903d607
 import io, json, os, sys
 from contextlib import nullcontext, redirect_stdout
 from fastcore.script import call_parse, store_true
 from functools import wraps
 from pathlib import Path
 
-# %% ../nbs/30_cli.ipynb #f6b3edda
+# %% ../nbs/30_cli.ipynb #242bc8a7
 def _is_first(): return os.environ.get('RANK', '0')=='0' # torchrun numbers the processes that it starts
 
 def says_why(f):
@@ -26,7 +26,7 @@ def says_why(f):
         except KeyboardInterrupt: sys.exit(f'{f.__name__}: interrupted.')
     return inner
 
-# %% ../nbs/30_cli.ipynb #e960e9c2
+# %% ../nbs/30_cli.ipynb #8c2488e5
 @call_parse
 @says_why
 def portrait_synth(path:str,            # folder to draw into
@@ -54,7 +54,7 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
     print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
-# %% ../nbs/30_cli.ipynb #6f2d9e59
+# %% ../nbs/30_cli.ipynb #cc319708
 def _near_names(columns):
     "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
     from portrait_nb.annotations import COLUMNS, _nearest
@@ -89,7 +89,7 @@ def _asked_tasks(file, csv):
     columns = read_header(csv)
     return _file_tasks(file) if file else _paper_tasks(csv, columns)
 
-# %% ../nbs/30_cli.ipynb #9c3b2326
+# %% ../nbs/30_cli.ipynb #3fc1e2be
 def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
@@ -104,7 +104,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
-# %% ../nbs/30_cli.ipynb #b9614aa3
+# %% ../nbs/30_cli.ipynb #4b36cb30
 @call_parse
 @says_why
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
@@ -158,7 +158,7 @@ def _report(scores, fname=None):
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
-# %% ../nbs/30_cli.ipynb #6eff22bd
+# %% ../nbs/30_cli.ipynb #c84b70d8
 def _table_and_faults(csv, root, tasks):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
@@ -189,7 +189,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     print(found)
     if faults or found.fatal: sys.exit(1)
 
-# %% ../nbs/30_cli.ipynb #e071069a
+# %% ../nbs/30_cli.ipynb #7ae17480
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
@@ -243,7 +243,7 @@ def portrait_interpret(model:str,         # folder of a saved model
     if gallery: print(found.round(3).to_string())
     if out: plot_interpretation(photo, told, found, gallery, fname=out)
 
-# %% ../nbs/30_cli.ipynb #c421ed4b
+# %% ../nbs/30_cli.ipynb #cf20918d
 def _ablation_data(scale, annotations, root):
     "The DataLoaders of a scale: drawn portraits, or the photographs of a table"
     from portrait_nb.ablation import drawn_loaders, table_loaders

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['join_processes', 'SharedDL', 'gather_rows', 'sync_batch_norm', 'GlobalBatchNorm', 'SharedTrainer']
 
-# %% ../nbs/14b_distributed.ipynb #cfec8f2d
+# %% ../nbs/14b_distributed.ipynb #ec67ade7
 import math, os, random
 import numpy as np
 import torch
@@ -20,19 +20,19 @@ from torch.overrides import TorchFunctionMode
 from .data import Augment, PortraitLoader
 from .learner import PortraitLearner
 
-# %% ../nbs/14b_distributed.ipynb #1c30fdb4
+# %% ../nbs/14b_distributed.ipynb #10728308
 if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install 'portrait_nb[distributed]', or pip install accelerate.")
 
-# %% ../nbs/14b_distributed.ipynb #2996a4bb
+# %% ../nbs/14b_distributed.ipynb #acdc9456
 from accelerate import PartialState
 from fastai.distributed import DistributedDL, DistributedTrainer
 
-# %% ../nbs/14b_distributed.ipynb #8fede6a8
+# %% ../nbs/14b_distributed.ipynb #5fd42a81
 def join_processes(device=None): # where batches will go; None: the GPU if there is one
     "Meet the other processes, where torchrun or accelerate has started any; call it before `portrait_dls`, so that `cuda` means this process's own GPU"
     if num_distrib()>1: PartialState(cpu=torch.device(default_device() if device is None else device).type=='cpu')
 
-# %% ../nbs/14b_distributed.ipynb #254500e1
+# %% ../nbs/14b_distributed.ipynb #947215bb
 class SharedDL(DistributedDL):
     "This process's share of every batch of a `PortraitLoader`"
     _default = 'dl'
@@ -65,7 +65,7 @@ class SharedDL(DistributedDL):
 
     def create_batches(self, samps): yield from map(self.dl.do_batch, self.chunkify(map(self.dl.do_item, samps)))
 
-# %% ../nbs/14b_distributed.ipynb #29ca0913
+# %% ../nbs/14b_distributed.ipynb #9975bc31
 @patch
 def before_iter(self:SharedDL):
     self.i = -1
@@ -86,7 +86,7 @@ def whole(self:SharedDL, b): # tensors of rows, alone or in dicts, lists and tup
 @patch
 def to_detach(self:SharedDL, b, cpu=True, gather=True): return to_detach(b, cpu, False) # the loss is that of the whole batch already
 
-# %% ../nbs/14b_distributed.ipynb #fecd61d4
+# %% ../nbs/14b_distributed.ipynb #718296ac
 class _Gather(torch.autograd.Function):
     "The rows of all processes; back goes the gradient of one's own, times the number of processes"
     @staticmethod
@@ -97,7 +97,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return grad.chunk(num_distrib())[rank_distrib()]*num_distrib()
 
-# %% ../nbs/14b_distributed.ipynb #4dff8fc6
+# %% ../nbs/14b_distributed.ipynb #68d92ec6
 def gather_rows(b,      # tensors of rows, as many on every process, alone or in dicts, lists and tuples
                 n=None  # rows that there really are; None: all
                ):       # the same, with the rows of all processes, those of process 0 first
@@ -111,12 +111,12 @@ def gather_rows(b,      # tensors of rows, as many on every process, alone or in
     parts = iter([found[i] for i in range(len(rows))])
     return apply(lambda o: next(parts) if torch.is_tensor(o) else o, b)
 
-# %% ../nbs/14b_distributed.ipynb #a3a09641
+# %% ../nbs/14b_distributed.ipynb #1b3373d3
 def sync_batch_norm(model):
     "Let the batch normalisations of `model` work over all processes, on GPUs; in place"
     if not any(isinstance(o, nn.SyncBatchNorm) for o in model.modules()): convert_sync_batchnorm(model)
 
-# %% ../nbs/14b_distributed.ipynb #ec6e5656
+# %% ../nbs/14b_distributed.ipynb #480ad974
 class _Sum(torch.autograd.Function):
     "The sum over all processes; back goes the sum of their gradients"
     @staticmethod
@@ -145,7 +145,7 @@ def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, mom
     if weight is not None: y = y*weight.view(across)
     return (y if bias is None else y+bias.view(across)).to(x.dtype)
 
-# %% ../nbs/14b_distributed.ipynb #8d657515
+# %% ../nbs/14b_distributed.ipynb #cb7e4e90
 class SharedTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer`, with the losses of the batch of all processes"
     def __init__(self, sync_bn=True, gather=True, **kwargs):
@@ -190,7 +190,7 @@ def _within(context, f):
         with context(): return f(*args, **kwargs)
     return inner
 
-# %% ../nbs/14b_distributed.ipynb #24b58ed4
+# %% ../nbs/14b_distributed.ipynb #522a0554
 @patch
 @contextmanager
 def distrib_ctx(self:PortraitLearner,

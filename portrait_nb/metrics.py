@@ -6,7 +6,7 @@
 __all__ = ['TIE', 'BLOCK', 'WHOLE', 'SURE', 'SMALL', 'ROOM', 'match_ranks', 'average_precision', 'NoTrueMatch', 'RetrievalScores',
            'retrieval_scores', 'label_f1', 'macro_f1', 'absent_labels', 'piq']
 
-# %% ../nbs/12_metrics.ipynb #94c068d5
+# %% ../nbs/12_metrics.ipynb #1e37b29c
 import math, threading, warnings
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12_metrics.ipynb #3414206d
+# %% ../nbs/12_metrics.ipynb #dd5cefa5
 TIE = 1e-9
 
 def match_ranks(similarity, # (G,) how similar each gallery image is to the query
@@ -33,7 +33,7 @@ def match_ranks(similarity, # (G,) how similar each gallery image is to the quer
     ahead = len(wrong)-np.searchsorted(wrong, right-TIE)
     return ahead+np.arange(1, len(right)+1)
 
-# %% ../nbs/12_metrics.ipynb #70e271fe
+# %% ../nbs/12_metrics.ipynb #3eacc165
 def average_precision(ranks,      # (M,) ranks of the true matches, ascending, from 1
                       ap='plain'  # 'plain', or 'trapezoid' as in the original Market-1501 code
                      )->float:
@@ -43,7 +43,7 @@ def average_precision(ranks,      # (M,) ranks of the true matches, ascending, f
     if ap=='trapezoid': precision = (precision+np.where(ranks>1, (hits-1)/np.maximum(ranks-1, 1), 1))/2
     return float(precision.mean())
 
-# %% ../nbs/12_metrics.ipynb #15d9748a
+# %% ../nbs/12_metrics.ipynb #17dc825b
 BLOCK = 1024
 
 def _array(x): return (x.detach().cpu() if x.dtype==torch.float64 else x.detach().cpu().float()).numpy() if isinstance(x, Tensor) else np.asarray(x)
@@ -67,7 +67,7 @@ def _lengths(x, name):
     if len(bad): raise ValueError(f"{name} has NaN or infinity in {len(bad)} of {len(x)} rows, first in row {bad[0]}: such features cannot be ranked.")
     return torch.where(norm>0, norm, 1.)
 
-# %% ../nbs/12_metrics.ipynb #604c18b7
+# %% ../nbs/12_metrics.ipynb #bdf9c0a8
 WHOLE = ('int32','int64','torch.int32','torch.int64')
 
 def _codes(query, gallery, n_query, n_gallery, what):
@@ -91,7 +91,7 @@ def _codes(query, gallery, n_query, n_gallery, what):
 
 def _equal(code, codes): return (codes==code) & (codes>=0)
 
-# %% ../nbs/12_metrics.ipynb #9ce2e2cc
+# %% ../nbs/12_metrics.ipynb #92c5587c
 def _reaching(S,      # (B, G) similarities, but for `scale`
               scale,  # (G,) what to multiply them with
               bounds  # (B, K); -inf: no matter
@@ -109,7 +109,7 @@ def _count_rows(S, scale, bounds):
         counts[i,asked[i]] = len(row)-np.searchsorted(row, ask)
     return counts
 
-# %% ../nbs/12_metrics.ipynb #9a1500c4
+# %% ../nbs/12_metrics.ipynb #be064b68
 SURE = 2e-7
 
 def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper edge of what is in doubt, (B,) matches, the last rank of CMC
@@ -122,7 +122,7 @@ def _doubts(low, high, n_right, k): # (B, M) counts at the lower and the upper e
     move,order = move.sort(1)
     return torch.zeros_like(move, dtype=torch.bool).scatter(1, order, move.cumsum(1)>SURE)
 
-# %% ../nbs/12_metrics.ipynb #bdeb7bd5
+# %% ../nbs/12_metrics.ipynb #6ea87a63
 @lru_cache
 def _onednn_multiplies():
     "Does this build of torch have a float32 product by oneDNN?"
@@ -186,7 +186,7 @@ def _among(codes, some):
     seen[-1] = False
     return seen[codes]
 
-# %% ../nbs/12_metrics.ipynb #a1b970de
+# %% ../nbs/12_metrics.ipynb #700936f8
 SMALL = 2**20
 
 @patch
@@ -255,7 +255,7 @@ def _checked(S, n, gallery):
     if S.shape!=(n,len(gallery)) or not S.isfinite().all(): raise ValueError(f"similarity must return finite numbers of shape ({n}, {len(gallery)}) for {n} queries, got shape {tuple(S.shape)}{'' if S.isfinite().all() else ' with NaN or infinity'}.")
     return S
 
-# %% ../nbs/12_metrics.ipynb #2d94f485
+# %% ../nbs/12_metrics.ipynb #8e24ce6b
 def _sum_of_precisions(b, R, n, a, H):
     "Expected over all orders: the sum of (hits so far)/(place), hits counted with the match itself if `b` counts it"
     places = H[a+n]-H[a]
@@ -277,7 +277,7 @@ def _last_place(R, n, a):
     chance = R/n*np.cumprod(np.r_[1, (i[:-1]-R)/np.maximum(i[:-1]-1, 1)])
     return (chance/(a+i)).sum()
 
-# %% ../nbs/12_metrics.ipynb #739f4383
+# %% ../nbs/12_metrics.ipynb #9a0eb6bc
 def _groups(t, level, above):
     "`(right before, right, all, images ahead)` of each group of equals that holds a true match"
     edge = np.r_[0, np.flatnonzero(t[:-1]-t[1:]>TIE)+1, len(t)]
@@ -291,7 +291,7 @@ def _expected(t, level, above, ks, ap, H):
     (_,R,n,a),(_,last_R,last_n,last_a) = groups[0],groups[-1]
     return [total/len(t), len(t)*_last_place(last_R, last_n, last_a), *(_first_within(R, n, a, k) for k in ks)]
 
-# %% ../nbs/12_metrics.ipynb #80fab680
+# %% ../nbs/12_metrics.ipynb #31305df7
 class NoTrueMatch(ValueError): "Not one query has a true match in the gallery"
 
 @dataclass(repr=False)
@@ -310,7 +310,7 @@ class RetrievalScores:
         def row(mAP, cmc, mINP): return f"mAP {mAP:.4f}  " + "  ".join(f"rank-{k} {v:.4f}" for k,v in cmc.items()) + f"  mINP {mINP:.4f}"
         return f"macro  {row(self.macro_mAP, self.macro_cmc, self.macro_mINP)}\nplain  {row(self.mAP, self.cmc, self.mINP)}\n{self.n_valid} of {self.n_query} queries have a true match"
 
-# %% ../nbs/12_metrics.ipynb #3c0af69e
+# %% ../nbs/12_metrics.ipynb #b37d6dcb
 def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy; they are normalised here, and compared where the gallery is
                      query_ids,       # (Q,) identities, numbers or strings; -1 or '': such a query is left out and counted
                      gallery_ids,     # (G,) identities; -1 or '': a distractor, nobody's true match
@@ -334,7 +334,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
     scores = _score_queries(search, ks, ap, chunk, ties)
     return _summary(scores, codes[0][0], query_ids, ks, no_match)
 
-# %% ../nbs/12_metrics.ipynb #61489c1a
+# %% ../nbs/12_metrics.ipynb #dc5d43c9
 def _check_options(ks, ap, chunk, ties, no_match):
     for name,value,options in (('ap',ap,('plain','trapezoid')), ('ties',ties,('pessimistic','expected')), ('no_match',no_match,('skip','zero'))):
         if value not in options: raise ValueError(f"{name} must be {options[0]!r} or {options[1]!r}, got {value!r}.")
@@ -406,7 +406,7 @@ def _summary(scores, codes, ids, ks, no_match):
     (mAP,cmc,mINP),(macro_mAP,macro_cmc,macro_mINP) = parts(plain),parts(macro)
     return RetrievalScores(mAP, cmc, macro_mAP, macro_cmc, int(valid.sum()), len(scores), mINP, macro_mINP, rows)
 
-# %% ../nbs/12_metrics.ipynb #8c5e95e8
+# %% ../nbs/12_metrics.ipynb #82a22915
 def label_f1(predicted,     # (N,) label numbers, or (N, n_labels) of 0/1
              actual,        # the same shape; -1: unlabelled, the row is left out
              n_labels:int   # how many labels there are
@@ -428,7 +428,7 @@ def absent_labels(actual, n_labels:int)->list: # the numbers of the labels that 
     "Which labels `macro_f1` leaves out"
     return np.flatnonzero(np.isnan(label_f1(actual, actual, n_labels))).tolist()
 
-# %% ../nbs/12_metrics.ipynb #15d41554
+# %% ../nbs/12_metrics.ipynb #9b80b1cc
 def _one_hot(predicted, actual, n_labels):
     "Both as (N, n_labels) bool, unlabelled rows left out; checked"
     predicted,actual = _array(predicted),_array(actual)
@@ -442,7 +442,7 @@ def _one_hot(predicted, actual, n_labels):
     as_hot = (lambda x: x[:,None]==np.arange(n_labels)) if actual.ndim==1 else (lambda x: x==1)
     return as_hot(predicted[known]), as_hot(actual[known])
 
-# %% ../nbs/12_metrics.ipynb #cefb0c27
+# %% ../nbs/12_metrics.ipynb #e3712deb
 def piq(scores:dict,           # {'mAP': macro mAP, 'rank1': macro rank-1, and the macro F1 of every attribute by name}, all between 0 and 1
         tasks:Tasks=PORTRAIT   # the sub-tasks
        )->float:

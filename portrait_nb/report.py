@@ -6,7 +6,7 @@
 __all__ = ['score_intervals', 'paired_test', 'class_report', 'confusion', 'plot_confusion', 'reliability', 'calibration_error',
            'subgroup_scores', 'portrait_report', 'save_report', 'read_features', 'score_features']
 
-# %% ../nbs/12b_report.ipynb #664df1e4
+# %% ../nbs/12b_report.ipynb #fabc7e40
 import numpy as np
 import pandas as pd
 import zipfile
@@ -15,7 +15,7 @@ from .metrics import RetrievalScores, _array, _one_hot, macro_f1, piq, retrieval
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
 
-# %% ../nbs/12b_report.ipynb #1f6cc7a3
+# %% ../nbs/12b_report.ipynb #1994f572
 def _clusters(query_ids, image_ids):
     "Numbers of the people of both lists; whoever is unidentified is alone"
     ids = pd.Series([*query_ids, *image_ids], dtype=object)
@@ -36,7 +36,7 @@ def _draws(sums, n, seed, block=64):
     weigh = lambda m: np.stack([np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(m)])
     return np.concatenate([weigh(min(block, n-a))@sums for a in range(0, n, block)])
 
-# %% ../nbs/12b_report.ipynb #1823c7d1
+# %% ../nbs/12b_report.ipynb #f6d9cdc6
 def _names(columns): return [(c, 'mAP' if c=='AP' else 'mINP' if c=='INP' else c.replace('-','')) for c in columns]
 
 def _retrieval_part(found, codes, people):
@@ -65,7 +65,7 @@ def _label_part(name, predicted, actual, n_labels, codes, people):
         return {name: np.where(there.any(1), f1.sum(1)/np.maximum(there.sum(1), 1), np.nan)}
     return sums,scores
 
-# %% ../nbs/12b_report.ipynb #9d10860a
+# %% ../nbs/12b_report.ipynb #dc228758
 def score_intervals(found=None,     # `RetrievalScores`, or None
                     labels=None,    # {sub-task: (predicted, actual)} as `macro_f1` takes them, or None
                     identities=(),  # of the portraits in `labels`, in their order; '' or -1: unidentified; none at all: each portrait for itself
@@ -101,7 +101,7 @@ def _piqs(scores, needed, tasks):
     "(n,) PIQ from {score: (n,) values}; NaN for a drawn set in which nobody can be scored"
     return np.array([piq(dict(zip(needed, o)), tasks) if np.isfinite(o).all() else np.nan for o in zip(*(scores[k] for k in needed))])
 
-# %% ../nbs/12b_report.ipynb #31aab051
+# %% ../nbs/12b_report.ipynb #dacbe03e
 def paired_test(a, b,          # `RetrievalScores` of two models on the same queries
                 score='AP',    # a column of `.per_query`: 'AP', 'INP', 'rank-1' ...
                 macro=True,    # mean over identities, or over queries
@@ -122,7 +122,7 @@ def paired_test(a, b,          # `RetrievalScores` of two models on the same que
     low,high = np.quantile(draws[:,0]/draws[:,1], [(1-level)/2, (1+level)/2])
     return pd.Series(dict(difference=value, low=low, high=high, p=p, identities=by.ngroups, queries=len(a)))
 
-# %% ../nbs/12b_report.ipynb #553b4e2f
+# %% ../nbs/12b_report.ipynb #24023779
 def class_report(predicted, actual, # as of `macro_f1`
                  labels             # their names
                 )->pd.DataFrame:    # a row a label: precision, recall, f1, borne, claimed; NaN where there is nothing to divide by
@@ -140,7 +140,7 @@ def confusion(predicted, actual, # as of `macro_f1`
     said,is_so = _one_hot(predicted, actual, n_labels)
     return is_so.T.astype(int)@said.astype(int)
 
-# %% ../nbs/12b_report.ipynb #a25ca2da
+# %% ../nbs/12b_report.ipynb #02da1c52
 def plot_confusion(predicted, actual, # as of `macro_f1`
                    task,              # a `Task`: names and colour
                    ax=None            # where to draw; None: a figure of its own
@@ -158,7 +158,7 @@ def plot_confusion(predicted, actual, # as of `macro_f1`
         ax.grid(visible=False)
     return ax
 
-# %% ../nbs/12b_report.ipynb #1fc50fb3
+# %% ../nbs/12b_report.ipynb #c994d75d
 def reliability(probabilities,  # (N, n_labels), between 0 and 1: softmax, or for a multi-label sub-task sigmoid
                 actual,         # as of `macro_f1`
                 bins:int=15     # bins of equal width
@@ -181,7 +181,7 @@ def calibration_error(probabilities, # as of `reliability`
     table = reliability(probabilities, actual, bins)
     return float(np.average((table.confidence-table.right).abs(), weights=table.n)) if len(table) else float('nan')
 
-# %% ../nbs/12b_report.ipynb #8f1fdb18
+# %% ../nbs/12b_report.ipynb #c780ae1a
 def subgroup_scores(groups,        # {name: (N,) labels}, e.g. dict(gender=..., age=...); '' or missing: the portrait is left out
                     labels,        # {sub-task: (predicted, actual)} of the N portraits
                     tasks=PORTRAIT,# the sub-tasks
@@ -206,7 +206,7 @@ def _subgroup_search(found, query_rows, at, at_least):
     own = found.per_query[np.isin(query_rows[found.per_query.index], at)]
     return dict(queries=len(own), people=own.identity.nunique(), mAP=own.groupby('identity').AP.mean().mean() if len(at)>=at_least and len(own) else np.nan)
 
-# %% ../nbs/12b_report.ipynb #6d19cacb
+# %% ../nbs/12b_report.ipynb #8b8b8199
 def portrait_report(tasks:Tasks,        # the sub-tasks
                     labels:dict,        # {sub-task: (predicted, actual)} of all scored portraits
                     identities=(),      # of these portraits
@@ -236,7 +236,7 @@ def save_report(report:dict, # from `portrait_report`
     for file,table in zip(files, report.values()): table.round(5).to_csv(file)
     return files
 
-# %% ../nbs/12b_report.ipynb #c0da7143
+# %% ../nbs/12b_report.ipynb #ee056bbd
 _KEYS = ('features','ids','groups','cams')
 
 def read_features(file # an .npz of `features` (N, d), `ids` (N,), and perhaps `groups` and `cams` (N,)

@@ -8,7 +8,7 @@ __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'E
            'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
            'read_config', 'open_run']
 
-# %% ../nbs/15_runs.ipynb #834b1b60
+# %% ../nbs/15_runs.ipynb #df4dbbb3
 import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +31,7 @@ from .learner import _cameras, _check_splits, fss_learner
 from .style import INK, STYLE
 from .tasks import Tasks
 
-# %% ../nbs/15_runs.ipynb #c4a2b549
+# %% ../nbs/15_runs.ipynb #1bce39da
 def write_safely(path,      # file to write or replace
                  data:bytes # all of it
                 ):
@@ -56,7 +56,7 @@ def _sync_folder(path):
     try: os.fsync(folder)
     finally: os.close(folder)
 
-# %% ../nbs/15_runs.ipynb #4b950ec1
+# %% ../nbs/15_runs.ipynb #50ae9425
 def _plain(o):
     "`o` in types that are read back without running code"
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
@@ -81,7 +81,7 @@ def set_random_states(dls, states):
     for dl,o in zip(dls.loaders, states['loaders']):
         if o is not None: dl.rng.setstate(o)
 
-# %% ../nbs/15_runs.ipynb #8a93d640
+# %% ../nbs/15_runs.ipynb #8c7f5e23
 def _keepers(learn): return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict')} # a Callback passes unknown names on to its Learner
 
 def _recorded(learn):
@@ -122,7 +122,7 @@ def set_learner_state(learn:Learner, # about to fit, built as the one that was s
         learn.scaler.load_state_dict(state['scaler'])
     set_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_runs.ipynb #a5933375
+# %% ../nbs/15_runs.ipynb #19eb781a
 CHECKPOINT = 1 # the format
 
 class RunError(OSError):
@@ -144,7 +144,7 @@ def read_checkpoint(file)->dict:
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
-# %% ../nbs/15_runs.ipynb #7c351616
+# %% ../nbs/15_runs.ipynb #47a2be2c
 def _first(f, *args):
     "What process 0 gets from `f`, on every process; where it fails, it says why, and the others end with it"
     if num_distrib()<2: return f(*args)
@@ -164,7 +164,7 @@ def _everyone(o):
     torch.distributed.all_gather_object(got, o)
     return got
 
-# %% ../nbs/15_runs.ipynb #c2c648b5
+# %% ../nbs/15_runs.ipynb #e77fea35
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
 class KeepRun(Callback):
@@ -207,7 +207,7 @@ class KeepRun(Callback):
 
     def after_fit(self): _first(self._draw)
 
-# %% ../nbs/15_runs.ipynb #ceaff35d
+# %% ../nbs/15_runs.ipynb #76fff4ae
 @patch
 def _there(self:KeepRun): return read_checkpoint(self.folder/LAST) if (self.folder/LAST).exists() else None
 
@@ -222,7 +222,7 @@ def _restore(self:KeepRun, c):
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
-# %% ../nbs/15_runs.ipynb #580368dc
+# %% ../nbs/15_runs.ipynb #8b2e04b6
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
@@ -247,7 +247,7 @@ def _write(self:KeepRun, state, names):
         for name in names: write_safely(self.folder/name, data)
     except OSError as e: raise RunError(f"'{self.folder}': the checkpoint of {state['epoch']} epochs ({len(data)/1e6:.0f} MB) could not be written ({e.strerror}).") from None
 
-# %% ../nbs/15_runs.ipynb #808594e9
+# %% ../nbs/15_runs.ipynb #30391028
 def _csv(rows): return pd.DataFrame(rows).to_csv(index=False).encode()
 
 @patch
@@ -294,7 +294,7 @@ def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
         fig.savefig(f, format='png')
     return f.getvalue()
 
-# %% ../nbs/15_runs.ipynb #8a9ed982
+# %% ../nbs/15_runs.ipynb #d3c12ee4
 def _check_config(c):
     "Refuse what could only fail later"
     if c['schedule'] not in ('fit_paper','fit_one_cycle'): raise ValueError(f"schedule must be 'fit_paper' or 'fit_one_cycle', got {c['schedule']!r}.")
@@ -329,7 +329,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
-# %% ../nbs/15_runs.ipynb #f3de96d2
+# %% ../nbs/15_runs.ipynb #9650bfb2
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
@@ -342,7 +342,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     cbs = [*([BF16()] if config['bf16'] else []), *([EMA(config['ema'])] if config['ema'] is not None else []), *([SkipValidation()] if set(df.split)=={'train'} else [])]
     return fss_learner(dls, cbs=cbs, **config['learner'])
 
-# %% ../nbs/15_runs.ipynb #86634110
+# %% ../nbs/15_runs.ipynb #9a623dc2
 def _commit():
     "The commit of the checkout that this package runs from, '+' if it was changed since; '' if it is not one"
     git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, check=True).stdout.strip()
@@ -360,7 +360,7 @@ def environment()->dict:
     return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
                 **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
-# %% ../nbs/15_runs.ipynb #413c072b
+# %% ../nbs/15_runs.ipynb #f81a060e
 CONFIG,ENVIRONMENT = 'config.json','environment.json'
 
 class Run:
@@ -410,7 +410,7 @@ def _join(config):
     from portrait_nb.distributed import join_processes
     join_processes(config['loading'].get('device'))
 
-# %% ../nbs/15_runs.ipynb #aa1a4d11
+# %% ../nbs/15_runs.ipynb #d0c603a8
 def read_config(path)->dict:
     "The configuration of the run in folder `path`"
     file = Path(path)/CONFIG
@@ -434,7 +434,7 @@ def open_run(path,             # folder of a run
     built = {**config, 'learner': {**config['learner'], 'pretrained': False}} if (path/LAST).exists() else config
     return Run(path, config, config_learner(built))
 
-# %% ../nbs/15_runs.ipynb #57ab93a5
+# %% ../nbs/15_runs.ipynb #18576933
 @patch
 @contextmanager
 def alone(self:Run):
@@ -448,7 +448,7 @@ def alone(self:Run):
         with suppress(OSError): (self.path/'.lock').unlink()
         lock.release()
 
-# %% ../nbs/15_runs.ipynb #d7b8270e
+# %% ../nbs/15_runs.ipynb #d5306d4c
 @patch
 def fit(self:Run, cbs=None)->Learner: # `cbs`: further callbacks
     "Train the epochs that are left; the Learner, with the weights of the last"
@@ -506,7 +506,7 @@ def _note_environment(self:Run):
     file = self.path/ENVIRONMENT
     write_safely(file, _json(json.loads(file.read_text()) + [dict(from_epoch=done, **environment())]))
 
-# %% ../nbs/15_runs.ipynb #cb19173e
+# %% ../nbs/15_runs.ipynb #c0929592
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['gradient_lengths', 'DynamicWeights', 'label_shares', 'LogitAdjustment']
 
-# %% ../nbs/13b_weighting.ipynb #8e1d6ccf
+# %% ../nbs/13b_weighting.ipynb #fa379c22
 import pandas as pd
 import torch
 from fastai.basics import *
 from .losses import PortraitLoss, class_loss
 
-# %% ../nbs/13b_weighting.ipynb #8bf6ed4a
+# %% ../nbs/13b_weighting.ipynb #e5426f08
 def gradient_lengths(model,                 # a `PortraitNet`
                      criterion:PortraitLoss,# its loss
                      x:Tensor,              # (B, 3, H, W) normalised portraits
@@ -26,7 +26,7 @@ def gradient_lengths(model,                 # a `PortraitNet`
         rows[t.name] = {k: torch.autograd.grad(v, pooled, retain_graph=True)[0].norm().item() if v.requires_grad else 0. for k,v in losses.items()}
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('sub-task')
 
-# %% ../nbs/13b_weighting.ipynb #caeeb4a8
+# %% ../nbs/13b_weighting.ipynb #e813f8da
 class DynamicWeights(Callback):
     "Dynamic weight average: what falls slowly weighs more; for `PortraitLoss(weighting='dwa')`, beside a `LossRecorder`"
     order = 52 # after LossRecorder
@@ -44,7 +44,7 @@ class DynamicWeights(Callback):
         r = (last/before).replace([float('inf'),-float('inf')], 1).fillna(1).to_numpy()
         self.loss_func.weights.copy_(len(tasks)*torch.tensor(r/self.temperature).softmax(0))
 
-# %% ../nbs/13b_weighting.ipynb #00d270a6
+# %% ../nbs/13b_weighting.ipynb #eaff687f
 def label_shares(task,    # a sub-task
                  labels   # (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown
                 )->Tensor:# (n_labels,)
