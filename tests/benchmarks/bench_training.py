@@ -1,7 +1,7 @@
 """How fast a portrait Learner trains, and what each part costs. Run from a checkout:
 python tests/benchmarks/bench_training.py cpu|gpu [row ...]     writes results/training_speed.csv and prints it
 
-Every row is a process of its own with a time limit. A row that is in the file with the same commit and hardware is not run again, so a session that breaks off is continued by the same command.
+Every row is a process of its own with a time limit. A row that is in the file with the same commit and hardware is not run again, so a run that breaks off is continued by the same command.
 Within a row the methods take turns and the fastest turn of each counts. Row names are printed by --list; a part of a name chooses all that contain it."""
 import argparse, json, os, subprocess, sys, time
 from contextlib import nullcontext
