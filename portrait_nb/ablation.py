@@ -7,8 +7,8 @@ __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders'
            'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
            'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #61ee0ed8
-import hashlib, io, json, os, time
+# %% ../nbs/20_ablation.ipynb #91711563
+import hashlib, json, os, time
 import numpy as np
 import pandas as pd
 import torch
@@ -24,13 +24,13 @@ from .learner import _cameras, _check_splits, _retrieval, decide, fss_learner, r
 from .losses import PortraitLoss
 from .metrics import RetrievalScores
 from .report import score_intervals
-from .runs import KeepRun, environment, write_safely
+from .runs import KeepRun, environment, pack, read_checkpoint, write_safely
 from .style import INK
 from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #1a4ce0c5
+# %% ../nbs/20_ablation.ipynb #621de1ce
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -49,7 +49,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #4bfc4aec
+# %% ../nbs/20_ablation.ipynb #ee59c2b5
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -72,7 +72,7 @@ SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, prese
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #891cfea0
+# %% ../nbs/20_ablation.ipynb #6098abee
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -94,7 +94,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #a54b056b
+# %% ../nbs/20_ablation.ipynb #32b57e63
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -115,7 +115,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #1eca98fc
+# %% ../nbs/20_ablation.ipynb #f2f4a312
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -142,7 +142,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #ca99f33b
+# %% ../nbs/20_ablation.ipynb #2d18e06e
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stands_for') and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -151,24 +151,19 @@ def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-def _saved(o):
-    f = io.BytesIO()
-    torch.save(o, f)
-    return f.getvalue()
-
 def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:bool=False)->dict: # `names`: the sub-tasks of this network
     "Train one network of a row, or read back what it said"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder/'outcome.pt'
-    if file.exists(): return torch.load(file, weights_only=True)
+    if file.exists(): return read_checkpoint(file)
     learn,timer,made = row_learner(dls, row, scale, seed, names),_Seconds(),environment()
     with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': learn.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
     told = dict(outcome(learn, cameras), made=made, seconds=timer.seconds, losses=learn.loss_recorder.rows)
-    write_safely(file, _saved(told))
+    write_safely(file, pack(told))
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #3cc5ac25
+# %% ../nbs/20_ablation.ipynb #04ca9d03
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     def __init__(self): self.seconds = 0.
@@ -177,7 +172,7 @@ class _Seconds(Callback):
     def state_dict(self): return dict(seconds=self.seconds)
     def load_state_dict(self, state): self.seconds = state['seconds']
 
-# %% ../nbs/20_ablation.ipynb #556bb0a3
+# %% ../nbs/20_ablation.ipynb #e77de762
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -212,7 +207,7 @@ class Experiments:
         done = done[done.key.isin(list(keys))].reset_index(drop=True)
         return done.assign(row=done.key.map({k: o.name for k,(o,_) in keys.items()}))
 
-# %% ../nbs/20_ablation.ipynb #76d46a64
+# %% ../nbs/20_ablation.ipynb #1ae1afa2
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -278,7 +273,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #09b7432d
+# %% ../nbs/20_ablation.ipynb #56b91f9d
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -289,7 +284,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='efficientnet', backbone='tf_efficientnetv2_b0')])
 
-# %% ../nbs/20_ablation.ipynb #b60d93dc
+# %% ../nbs/20_ablation.ipynb #4afed83f
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -297,7 +292,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #c0b13d7a
+# %% ../nbs/20_ablation.ipynb #e9f572b5
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

@@ -7,6 +7,7 @@ import portrait_nb.ablation as ablation
 from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, row_learner, run_key, same_data, summary)
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
+from portrait_nb.runs import RunError
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
@@ -184,3 +185,11 @@ def test_a_score_with_a_blank_in_its_name_is_drawn():
     plot_rows(ax, pd.DataFrame([{'row': 'a', 'hair colour': .5, 'hair colour_low': .4, 'hair colour_high': .7}]), ['a'], 'hair colour')
     assert [o.get_text() for o in ax.get_yticklabels()] == ['a']
     plt.close(fig)
+
+def test_a_damaged_outcome_ends_in_a_sentence(portraits, tmp_path):
+    dls, run = loaders(portraits), where(tmp_path)
+    TABLE4.run(dls, SHORT, ['fss'], **run)
+    run['results'].unlink()
+    file = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)/'outcome.pt'
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RunError, match='is not a checkpoint, or was damaged'): TABLE4.run(dls, SHORT, ['fss'], **run)
