@@ -68,7 +68,7 @@ class Scale:
 
 _small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), tf_efficientnetv2_b0=('test_efficientnet',16))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32),
-                              Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
+                              Scale('small', 16,  4e-3, stands_for=_small, preset='small'),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
