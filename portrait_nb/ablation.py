@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'TABLE4', 'TABLE5', 'OURS', 'Row', 'Scale', 'drawn_loaders', 'table_loaders', 'loaders_of', 'same_data',
-           'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments', 'read_results',
-           'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
+           'n_epochs', 'row_learner', 'outcome', 'outcome_scores', 'run_key', 'train_part', 'Experiments',
+           'read_results', 'written', 'grid', 'summary', 'plot_rows', 'paper_rows', 'show_rows']
 
-# %% ../nbs/20_ablation.ipynb #91711563
+# %% ../nbs/20_ablation.ipynb #0b2b0e26
 import hashlib, json, os, time
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from .synth import PRESETS, make_portraits
 from .tasks import PORTRAIT, Tasks
 from .weighting import LogitAdjustment
 
-# %% ../nbs/20_ablation.ipynb #621de1ce
+# %% ../nbs/20_ablation.ipynb #fc5fe0fb
 @dataclass(frozen=True)
 class Row:
     "What is trained for one row of a table"
@@ -49,7 +49,7 @@ class Row:
     def __post_init__(self):
         if self.split not in ('fss','shared','single'): raise ValueError(f"Row '{self.name}': split must be 'fss', 'shared' or 'single', got {self.split!r}.")
 
-# %% ../nbs/20_ablation.ipynb #ee59c2b5
+# %% ../nbs/20_ablation.ipynb #ad2f5b6f
 @dataclass(frozen=True)
 class Scale:
     "With which networks, and for how long"
@@ -62,17 +62,18 @@ class Scale:
     preset:str=None                # drawn portraits to train on: their number and size, see `make_portraits`
     bs:int=64
     erase:float=.1                 # share of the train portraits that lose a box
+    even:bool=False                # the same number of batches for every row, whatever an epoch of its sampling has?
 
     def network(self, backbone): # (model of timm, output_stride)
         return tuple(self.stands_for.get(backbone, (backbone,None)))
 
-_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), tf_efficientnetv2_b0=('test_efficientnet',16))
-SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32),
-                              Scale('small', 16,  4e-3, stands_for=_small, preset='small'),
-                              Scale('bench', 20,  2e-3, preset='bench', bs=128),
+_small = dict(hrnet_w32=('test_byobnet',8), resnet50=('test_byobnet',16), tf_efficientnetv2_b0=('test_efficientnet',8))
+SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32, even=True),
+                              Scale('small', 20,  4e-3, stands_for=_small, preset='small', even=True),
+                              Scale('bench', 20,  2e-3, preset='bench', bs=128, even=True),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
-# %% ../nbs/20_ablation.ipynb #6098abee
+# %% ../nbs/20_ablation.ipynb #5b106dd8
 def drawn_loaders(scale:Scale, root, seed:int=0): # `root`: where the portraits are, or will be drawn; `seed`: of the drawing
     "The DataLoaders of a scale's drawn portraits"
     if not scale.preset: raise ValueError(f"The scale '{scale.name}' is for photographs: read them with read_annotations and portrait_dls, and pass those DataLoaders.")
@@ -94,7 +95,7 @@ def loaders_of(variable:str,     # of the environment: the path of a table of ph
     table = os.environ.get(variable)
     return ('paper', table_loaders(SCALES['paper'], table, Path(table).parent, tasks)) if table else ('tiny', drawn_loaders(SCALES['tiny'], drawn))
 
-# %% ../nbs/20_ablation.ipynb #32b57e63
+# %% ../nbs/20_ablation.ipynb #f548a29b
 def same_data(dls,            # of `portrait_dls`
               names=(),       # sub-tasks; none: all
               sampling:str='random', # as of `portrait_dls`
@@ -106,6 +107,11 @@ def same_data(dls,            # of `portrait_dls`
     df = pd.concat([dls.train.dataset.df, dls.valid.dataset.df], ignore_index=True)
     return portrait_dls(df, dls.path, tasks, size=dls.size, bs=dls.train.bs, sampling=sampling, num_workers=dls.train.fake_l.num_workers, seed=seed, device=dls.device, augment=augment)
 
+def n_epochs(dls, row:Row, scale:Scale)->int:
+    "Epochs of a row at a scale; `dls`: random sampling"
+    if not scale.even or row.sampling=='random': return scale.n_epoch
+    return max(1, round(scale.n_epoch*len(dls.train)/len(same_data(dls, row.tasks, row.sampling).train)))
+
 def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the sub-tasks, where they are fewer than the row's
     "The Learner of one row"
     dls = same_data(dls, names or row.tasks, row.sampling, seed)
@@ -115,7 +121,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
                        lam=row.lam, positives=row.positives, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
 
-# %% ../nbs/20_ablation.ipynb #f2f4a312
+# %% ../nbs/20_ablation.ipynb #829d0502
 def outcome(learn,
             cameras:bool=False # as of `score_portraits`: Market-1501's rule
            )->dict:            # of plain tensors, lists and numbers
@@ -142,7 +148,7 @@ def outcome_scores(dls,           # the table that was scored on
     ids = np.concatenate([o.identities for o in data]) if dls.tasks.identity else ()
     return score_intervals(found, labels, ids, tasks, **kwargs)
 
-# %% ../nbs/20_ablation.ipynb #2d18e06e
+# %% ../nbs/20_ablation.ipynb #86c16a26
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the data and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stands_for') and getattr(o, f.name)!=f.default} for o in (row,scale)]
@@ -157,13 +163,13 @@ def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:
     file = folder/'outcome.pt'
     if file.exists(): return read_checkpoint(file)
     learn,timer,made = row_learner(dls, row, scale, seed, names),_Seconds(),environment()
-    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(scale.n_epoch, **({'lr_max': learn.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
+    with learn.no_bar(), learn.no_logging(): getattr(learn, scale.schedule)(n_epochs(dls, row, scale), **({'lr_max': learn.lr} if scale.schedule=='fit_one_cycle' else {}), cbs=[KeepRun(folder), LossGuard(folder), timer])
     told = dict(outcome(learn, cameras), made=made, seconds=timer.seconds, losses=learn.loss_recorder.rows)
     write_safely(file, pack(told))
     for o in ('last.pt','curves.png'): (folder/o).unlink(missing_ok=True)
     return told
 
-# %% ../nbs/20_ablation.ipynb #04ca9d03
+# %% ../nbs/20_ablation.ipynb #4e866e96
 class _Seconds(Callback):
     "Seconds of training, over all sittings"
     def __init__(self): self.seconds = 0.
@@ -172,7 +178,7 @@ class _Seconds(Callback):
     def state_dict(self): return dict(seconds=self.seconds)
     def load_state_dict(self, state): self.seconds = state['seconds']
 
-# %% ../nbs/20_ablation.ipynb #e77de762
+# %% ../nbs/20_ablation.ipynb #d4145d56
 class Experiments:
     "Rows that can be trained, and a csv that holds what came of them"
     def __init__(self, rows): # of `Row`, each with a name of its own
@@ -207,7 +213,7 @@ class Experiments:
         done = done[done.key.isin(list(keys))].reset_index(drop=True)
         return done.assign(row=done.key.map({k: o.name for k,(o,_) in keys.items()}))
 
-# %% ../nbs/20_ablation.ipynb #1ae1afa2
+# %% ../nbs/20_ablation.ipynb #2e06b6af
 def read_results(file)->pd.DataFrame: # empty if there is no such file
     "The lines of a csv of results"
     return pd.read_csv(file, dtype=dict(key=str, row=str, commit=str), keep_default_na=False, na_values=['']) if Path(file).exists() else pd.DataFrame(dict(key=[]))
@@ -258,7 +264,7 @@ def _about(row, scale, dls):
     "The columns that say what was trained"
     backbone,stride = scale.network(row.backbone)
     return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
-                n_epoch=scale.n_epoch, schedule=scale.schedule, lr=scale.lr*row.lr_factor, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, bf16=bf16_pays(dls.device), train_images=len(dls.train.dataset))
+                n_epoch=n_epochs(dls, row, scale), schedule=scale.schedule, lr=scale.lr*row.lr_factor, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, bf16=bf16_pays(dls.device), train_images=len(dls.train.dataset))
 
 def _flat(scores):
     "{score, score_low, score_high: value}"
@@ -273,7 +279,7 @@ def _append(file, lines):
         old = [pd.read_csv(file, dtype=str, keep_default_na=False)] if file.exists() else []
         write_safely(file, pd.concat([*old, pd.DataFrame(lines)], ignore_index=True).to_csv(index=False).encode())
 
-# %% ../nbs/20_ablation.ipynb #56b91f9d
+# %% ../nbs/20_ablation.ipynb #d3c1fcaa
 _sim,_free = Row('shared', 'shared'),Row('no-metric', weighting='uncertainty')
 TABLE4 = Experiments([Row('single', 'single'), _sim, Row('fss'),
                       Row('triplet', metric_loss='triplet'), Row('br', metric_loss='br'),
@@ -284,7 +290,7 @@ TABLE5 = Experiments([Row('reid-none', 'shared', tasks=('identity',)), Row('reid
 OURS = Experiments([_free, replace(_free, name='br-mean', metric_loss='br', positives='mean'), Row('gradnorm', weighting='gradnorm'), Row('dwa', weighting='dwa'),
                     replace(_free, name='adjusted', tau=.5), replace(_free, name='efficientnet', backbone='tf_efficientnetv2_b0')])
 
-# %% ../nbs/20_ablation.ipynb #4afed83f
+# %% ../nbs/20_ablation.ipynb #42237108
 def grid(row:Row,   # what the rows have in common
          **values   # {field: values}
         )->Experiments:
@@ -292,7 +298,7 @@ def grid(row:Row,   # what the rows have in common
     combinations = [dict(zip(values, o)) for o in product(*values.values())]
     return Experiments([replace(row, name=' '.join([row.name, *(f'{k}={v}' for k,v in o.items())]), **o) for o in combinations])
 
-# %% ../nbs/20_ablation.ipynb #e9f572b5
+# %% ../nbs/20_ablation.ipynb #54c6a6d1
 def summary(results:pd.DataFrame, # lines of a csv of results
             score:str='PIQ',
             rows=None             # names, in the order wanted; None: all

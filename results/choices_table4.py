@@ -6,7 +6,7 @@ from pathlib import Path
 from portrait_nb.ablation import OURS, SCALES, TABLE4, Experiments, drawn_loaders
 
 SMALL = SCALES['small']
-SHORT = replace(SMALL, n_epoch=8, stands_for={**SMALL.stands_for, 'convnext_tiny': ('test_convnext3',16)})
+SHORT = replace(SMALL, n_epoch=8, stands_for={**SMALL.stands_for, 'convnext_tiny': ('test_convnext3',8)})
 BACKBONES = Experiments([OURS['no-metric'], OURS['efficientnet'], replace(OURS['no-metric'], name='convnext', backbone='convnext_tiny', lr_factor=.25)])
 
 if __name__=='__main__':
