@@ -12,5 +12,5 @@ BACKBONES = Experiments([OURS['no-metric'], OURS['efficientnet'], replace(OURS['
 if __name__=='__main__':
     dls = drawn_loaders(SMALL, 'out/small-seed1', 1)
     told = dict(out='out/choices', results=Path(__file__).with_suffix('.csv'), data='drawn portraits, preset small, seed 1 (synthetic)')
-    for lr in (1e-3,2e-3,4e-3,6e-3): TABLE4.run(dls, replace(SHORT, lr=lr), ['fss'], **told)
+    for lr in (2e-3,4e-3,6e-3,8e-3): TABLE4.run(dls, replace(SHORT, lr=lr), ['fss'], **told)
     BACKBONES.run(dls, SHORT, **told)

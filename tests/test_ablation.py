@@ -4,7 +4,7 @@ from dataclasses import replace
 from fastai.callback.core import Callback
 from filelock import FileLock
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, row_learner, run_key, same_data, summary)
+from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, n_epochs, row_learner, run_key, same_data, summary)
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
 from portrait_nb.runs import RunError
@@ -57,6 +57,17 @@ def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monk
     for k in [*tasks.names, 'mAP', 'rank1', 'rank5', 'PIQ', 'params']:
         if k in kept: assert line[k] == pytest.approx(kept[k], abs=1e-5)
     assert 'PIQ_low' in line and line.PIQ_low <= line.PIQ <= line.PIQ_high and line.backbone == 'test_byobnet' and line.n_epoch == 2
+
+@pytest.mark.parametrize('sampling', ['random', 'pk', 'shuffle'])
+def test_at_an_even_scale_every_row_gets_as_many_batches(portraits, sampling, tmp_path):
+    root, df = portraits
+    few = df.assign(identity=df.identity.where(df.groupby(['split', 'identity']).cumcount() < 4, ''))
+    dls, row, scale = loaders((root, few)), replace(TABLE4['shared'], sampling=sampling), replace(SHORT, n_epoch=4, even=True)
+    of_row, epochs = len(row_learner(dls, row, scale).dls.train), n_epochs(dls, row, scale)
+    assert abs(epochs*of_row-4*len(dls.train)) <= of_row/2 and n_epochs(dls, row, replace(scale, even=False)) == 4
+    if sampling == 'pk': assert epochs == 8
+    line = Experiments([row]).run(dls, scale, **where(tmp_path)).iloc[0]
+    assert line.n_epoch == epochs == pd.read_csv(tmp_path/'r_losses.csv').epoch.max()+1
 
 def test_eight_networks_are_scored_as_one(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)

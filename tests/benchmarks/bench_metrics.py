@@ -1,10 +1,11 @@
 """How long `retrieval_scores` takes, beside a loop of one product and one argsort a query, and beside the matrix product alone. Run from a checkout:
-python tests/benchmarks/bench_metrics.py [market] [paper] [half] [cuda]     writes results/metrics_speed.csv
+python tests/benchmarks/bench_metrics.py [market] [paper] [half] [cuda] [--threads 2]     writes results/metrics_speed.csv
 
 market: Market-1501's size and real identity counts (3,368 x 15,913).   paper: the size of Table 2 (12,361 x 86,006).   cuda: on a GPU, without the loop.
 half: the paper's gallery, but one identity holds half of it and of the queries (every eighth of the paper's), for the memory it takes; once, without the loop.
 Every size is a process of its own, in which the methods take turns; the fastest turn of each counts. On the CPU the seconds are those of the processor, on one
-thread, so that other work on the machine counts little; `extra_mb`, what is needed beyond the features, is that of two threads."""
+thread, so that other work on the machine counts little; with more threads they are those of the clock on the wall, which need a quiet machine. `extra_mb`, what is
+needed beyond the features, is that of two threads."""
 import argparse, json, sys, time
 
 import numpy as np
@@ -90,9 +91,9 @@ def here(query, gallery, qi, gi, qc, gc):
 METHODS = dict(here=here, product=product, onednn=onednn, loop=loop)
 
 
-def _timed(f, args, device):
+def _timed(f, args, device, threads):
     import torch
-    clock = time.perf_counter if device == 'cuda' else time.process_time
+    clock = time.perf_counter if device == 'cuda' or threads > 1 else time.process_time
     start = clock()
     value = f(*args)
     if device == 'cuda': torch.cuda.synchronize()
@@ -109,10 +110,10 @@ def _extra(f, args):
     return memory('VmHWM')-before
 
 
-def measure(size, device, turns):
+def measure(size, device, turns, threads):
     "The lines of one size, measured in this process"
     import torch
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
     ids = IDS[size](rng)
     args = [features(o, rng, seed).to(device) for seed, o in enumerate(ids[:2], 1)] + list(ids)
@@ -121,38 +122,39 @@ def measure(size, device, turns):
     small = [o if o is None else o[:1500] for o in args]
     for f in methods.values(): f(*small)  # what is loaded once is not counted
     extra = _extra(here, args)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     seconds, values = {k: [] for k in methods}, {}
     for turn in range(turns):
         for k, f in methods.items():
             if k == 'loop' and turn >= max(1, turns//4): continue
-            s, values[k] = _timed(f, args, device)
+            s, values[k] = _timed(f, args, device, threads)
             seconds[k].append(s)
     if 'loop' in values: assert abs(values['here']-values['loop']) < 1e-6, values
     return [dict(size=NAMES[size], method=k, device=device, seconds=round(min(s), 3), turns=len(s), extra_mb=round(extra) if k == 'here' else '', mAP=values[k] if k in ('here', 'loop') else '',
-                 d=D, features='float32 synthetic', threads=1 if device == 'cpu' else '') for k, s in seconds.items()]
+                 d=D, features='float32 synthetic', threads=threads) for k, s in seconds.items()]
 
 
 def merged(rows):
-    "The file's lines, those of the sizes and devices that were measured replaced"
+    "The file's lines, those of the sizes, devices and threads that were measured replaced"
     if not SPEED.exists(): return rows
-    old = pd.read_csv(SPEED)
-    return pd.concat([old[~(old['size']+old.device).isin(set(rows['size']+rows.device))], rows])
+    old, same = pd.read_csv(SPEED), ['size', 'device', 'threads']
+    return pd.concat([old[~old.set_index(same).index.isin(rows.set_index(same).index)], rows])
 
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('what', nargs='*', choices=[*IDS, 'cuda', []], default=[], metavar='|'.join([*IDS, 'cuda']))
     parser.add_argument('--turns', type=int, default=8)
-    parser.add_argument('--one', nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--one', nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one[0], args.one[1], int(args.one[2]))))
+        print(json.dumps(measure(*args.one[:2], *map(int, args.one[2:]))))
         sys.exit()
     device, sizes = 'cuda' if 'cuda' in args.what else 'cpu', [o for o in args.what if o != 'cuda'] or list(IDS)
     for size in sizes:
         turns = dict(market=args.turns, paper=max(1, args.turns//4), half=1)[size]
-        rows = in_own_process(__file__, '--one', size, device, turns, threads=1)
+        rows = in_own_process(__file__, '--one', size, device, turns, args.threads, threads=args.threads)
         rows = pd.DataFrame(rows).assign(**provenance('numpy', 'torch', cpu=device == 'cpu'))
         print(rows[['size', 'method', 'device', 'seconds', 'extra_mb', 'mAP']].to_string(index=False))
         write(merged(rows), SPEED)
