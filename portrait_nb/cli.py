@@ -266,11 +266,10 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
                     cameras:store_true=False # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                    ):
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
-    from portrait_nb.ablation import OURS, SCALES, TABLE4, TABLE5, summary
-    every = TABLE4+OURS+TABLE5
+    from portrait_nb.ablation import ROWS, SCALES, TABLE4, summary
     chosen = rows.split(',') if rows else list(TABLE4.rows)
-    _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(every.rows)) for o in chosen if o not in every.rows})
+    _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(ROWS.rows)) for o in chosen if o not in ROWS.rows})
     dls = _ablation_data(SCALES[preset], annotations, root)
-    found = every.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
+    found = ROWS.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
     for score in ('PIQ','mAP'):
         if score in found and found[score].notna().any(): print(f'\n{score}\n{summary(found, score, chosen).round(3).to_string()}')

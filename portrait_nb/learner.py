@@ -168,7 +168,7 @@ def _reported(model, outs, query_dl, gallery_dl, cameras):
     sure = {t.name: logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1) for t in tasks.attributes}
     found = _retrieval(outs[0][0], outs[1][0], data, cameras) if tasks.identity else None
     ids = np.concatenate([o.identities for o in data]) if tasks.identity else ()
-    return dict(tasks=tasks, labels=labels, identities=ids, probabilities=sure, found=found if found and found.n_valid else None, query_rows=np.arange(len(data[0])))
+    return dict(tasks=tasks, labels=labels, identities=ids, groups=np.concatenate([o.groups for o in data]), probabilities=sure, found=found if found and found.n_valid else None, query_rows=np.arange(len(data[0])))
 
 def report_model(model:PortraitNet,    # trained or not
                  query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`

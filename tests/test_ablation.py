@@ -1,10 +1,12 @@
 "Rows: what they train, that they resume, that eight networks are scored as one"
 import matplotlib.pyplot as plt, pandas as pd, pytest
+from PIL import Image
+from conftest import write_set
 from dataclasses import replace
 from fastai.callback.core import Callback
 from filelock import FileLock
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import (OURS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, n_epochs, row_learner, run_key, same_data, summary)
+from portrait_nb.ablation import (OURS, ROWS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, n_epochs, row_learner, run_key, same_data, summary)
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
 from portrait_nb.runs import RunError
@@ -20,12 +22,12 @@ def where(tmp_path): return dict(out=tmp_path/'runs', results=tmp_path/'r.csv')
 
 def scores_of(table): return table.drop(columns=['seconds', 'date', 'commit']).reset_index(drop=True)
 
-@pytest.mark.parametrize('row', [*TABLE4, *OURS, *TABLE5], ids=lambda o: o.name)
+@pytest.mark.parametrize('row', ROWS, ids=lambda o: o.name)
 def test_a_learner_trains_what_its_row_says(portraits, row):
     names = ['age'] if row.split == 'single' else ()
     learn = row_learner(loaders(portraits), row, SHORT, names=names)
     model, loss = learn.model, learn.loss_func
-    assert model.split == ('shared' if row.split == 'single' else row.split) and (loss.metric_loss, loss.weighting, loss.lam, loss.positives) == (row.metric_loss, row.weighting, .5, row.positives)
+    assert model.split == ('shared' if row.split == 'single' else row.split) and (loss.metric_loss, loss.weighting, loss.lam, loss.positives) == (row.metric_loss, row.weighting, row.lam, row.positives)
     assert model.tasks.names == list(names or row.tasks or PORTRAIT.names) and model.output_stride == (None if row.backbone == 'resnet50' else 16)
     sampler = learn.dls.train.sampler
     assert (sampler is None) == (row.sampling == 'random') and (sampler is None or sampler.mixed == (row.sampling == 'shuffle'))
@@ -68,6 +70,38 @@ def test_at_an_even_scale_every_row_gets_as_many_batches(portraits, sampling, tm
     if sampling == 'pk': assert epochs == 8
     line = Experiments([row]).run(dls, scale, **where(tmp_path)).iloc[0]
     assert line.n_epoch == epochs == pd.read_csv(tmp_path/'r_losses.csv').epoch.max()+1
+
+def test_another_picture_is_another_run(tmp_path):
+    df = write_set(tmp_path)
+    key = run_key(loaders((tmp_path, df)), Row('a'), SHORT, 0)
+    Image.new('RGB', (32, 64)).save(tmp_path/df.image[0])
+    assert run_key(loaders((tmp_path, df)), Row('a'), SHORT, 0) != key
+
+def test_piq_needs_every_sub_task(portraits, tmp_path):
+    table = (TABLE4+TABLE5).run(loaders(portraits), SHORT, ['fss', 'reid-none'], **where(tmp_path)).set_index('row')
+    assert table.PIQ.notna().fss and pd.isna(table.PIQ['reid-none']) and table.mAP.notna().all()
+    assert list(summary(table.reset_index()).index) == ['fss']
+
+def test_differences_are_those_of_the_lines(portraits, tmp_path):
+    dls, run = loaders(portraits), where(tmp_path)
+    lines = TABLE4.run(dls, SHORT, ['single', 'fss'], (0, 1), **run).groupby('row').mean(numeric_only=True)
+    told = TABLE4.differences(dls, [('fss', 'single')], SHORT, (0, 1), run['out'], n=20).set_index('score')
+    for k in ('mAP', 'rank1', 'age', 'expression', 'PIQ'): assert told.difference[k] == pytest.approx(lines.loc['fss', k]-lines.loc['single', k], abs=1e-5)
+    assert (told.low <= told.difference).all() and (told.difference <= told.high).all() and (told.trainings == 2).all()
+    with pytest.raises(ValueError, match="row 'fss' with seed 2 is not among the runs"): TABLE4.differences(dls, [('fss', 'single')], SHORT, (2,), run['out'])
+
+def test_circumstances_of_all_sittings(portraits, tmp_path, monkeypatch):
+    dls, run, real = loaders(portraits), where(tmp_path), ablation.environment
+    class Stop(Callback):
+        def before_epoch(self):
+            if self.epoch == 1: raise KeyboardInterrupt
+    monkeypatch.setattr(ablation, 'environment', lambda: dict(real(), commit='first'))
+    whole = ablation.row_learner
+    monkeypatch.setattr(ablation, 'row_learner', lambda *a: whole(*a).add_cb(Stop()))
+    with pytest.raises(KeyboardInterrupt): TABLE4.run(dls, SHORT, ['fss'], **run)
+    monkeypatch.setattr(ablation, 'row_learner', whole)
+    monkeypatch.setattr(ablation, 'environment', lambda: dict(real(), commit='second'))
+    assert TABLE4.run(dls, SHORT, ['fss'], **run).commit[0] == 'first; second'
 
 def test_eight_networks_are_scored_as_one(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)

@@ -1,10 +1,11 @@
 "Intervals, paired test and reports against plain computations and scikit-learn"
 import numpy as np, pandas as pd, pytest, torch
+from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, f1_score, multilabel_confusion_matrix, precision_recall_fscore_support
 from portrait_nb.metrics import macro_f1, piq, retrieval_scores
 from portrait_nb.report import (_clusters, _draws, calibration_error, class_report, confusion, paired_test, plot_confusion, portrait_report, read_features,
-                                reliability, save_report, score_features, score_intervals, subgroup_scores)
+                                reliability, save_report, score_differences, score_draws, score_features, score_intervals, subgroup_scores)
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 TASKS = Tasks([Task('who', 'appearance', None), Task('age', 'appearance', ['a','b','c']), Task('mood', 'emotion', ['x','y'], multilabel=True)])
@@ -166,7 +167,7 @@ def test_features_files(tmp_path):
     with pytest.raises(ValueError, match='not an .npz'): read_features(tmp_path/'x.npy')
     with pytest.raises(FileNotFoundError, match='no such file'): read_features(tmp_path/'none.npz')
 
-@pytest.mark.parametrize('kwargs,words', [(dict(), 'needs `found`'), (dict(n=1), 'n must be 2'), (dict(level=1.), 'level between'), (dict(labels=dict(age=([0],[0])), identities=['a','b']), "identities must name the 1 portraits of 'age', got 2")])
+@pytest.mark.parametrize('kwargs,words', [(dict(), 'needs `found`'), (dict(n=1), 'n must be 2'), (dict(level=1., labels=dict(age=([0], [0]))), 'level must lie'), (dict(labels=dict(age=([0],[0])), identities=['a','b']), "identities must name the 1 portraits of 'age', got 2")])
 def test_wrong_intervals_are_refused(kwargs, words):
     with pytest.raises(ValueError, match=words): score_intervals(**kwargs)
 
@@ -176,3 +177,42 @@ def test_a_drawn_set_without_queries_does_not_hide_piq():
     tasks = Tasks([Task('who', 'appearance', None), Task('age', 'appearance', ['x','y'])])
     got = score_intervals(found, dict(age=([0,1,1,0], [0,1,0,0])), ['a','a','b','c'], tasks, n=200)
     assert got.value['PIQ'] == pytest.approx(piq(dict(got.value), tasks)) and got.low['PIQ'] <= got.value['PIQ'] <= got.high['PIQ']
+
+def predictions(rng, n=90, people=20):
+    who, actual = rng.integers(0, people, n).astype(str).astype(object), rng.integers(0, 5, n)
+    return who, actual, [np.where(rng.random(n) < q, actual, rng.integers(0, 5, n)) for q in (.4, .7)]
+
+def test_differences_are_those_of_the_same_drawn_people():
+    who, actual, said = predictions(np.random.default_rng(0))
+    draws = [score_draws(labels=dict(age=(o, actual)), identities=who, n=40, seed=3) for o in said]
+    rng, names, by_hand = np.random.default_rng(3), pd.unique(who), []
+    for _ in range(40):
+        at = np.concatenate([np.flatnonzero(who == names[i]) for i in rng.integers(0, len(names), len(names))])
+        by_hand.append(macro_f1(said[0][at], actual[at], 5)-macro_f1(said[1][at], actual[at], 5))
+    np.testing.assert_allclose(draws[0].age[1:]-draws[1].age[1:], by_hand, atol=1e-12)
+    told = score_differences(*draws).loc['age']
+    np.testing.assert_allclose(told[['low', 'high']].astype(float), np.quantile(by_hand, [.025, .975]), atol=1e-12)
+    assert told.difference == pytest.approx(macro_f1(said[0], actual, 5)-macro_f1(said[1], actual, 5)) and told.trainings == 1
+
+def test_luck_of_training_is_welch():
+    rng = np.random.default_rng(0)
+    sides = [rng.normal(size=3), rng.normal(size=4)*2]
+    draws = [[pd.DataFrame(dict(x=[v]*5)) for v in side] for side in sides]
+    for o in sum(draws, []): o.attrs['sets'] = 'one'
+    told, welch = score_differences(*draws).loc['x'], stats.ttest_ind(*sides, equal_var=False).confidence_interval()
+    np.testing.assert_allclose(told[['low', 'high']].astype(float), [welch.low, welch.high])
+    assert told.trainings == 3
+
+def test_other_people_are_not_compared():
+    who, actual, said = predictions(np.random.default_rng(0))
+    of = lambda ids, **kwargs: score_draws(labels=dict(age=(said[0], actual)), identities=ids, n=5, **kwargs)
+    for other in (of(who[::-1]), of(who, seed=1), of(who, groups=who), of([''] * 90)):
+        if other.attrs['sets'] != of(who).attrs['sets']:
+            with pytest.raises(ValueError, match='not scored on the same drawn test sets'): score_differences(of(who), other)
+    assert of(who, groups=who).attrs == of(who).attrs # nobody is unidentified
+
+def test_the_unidentified_of_a_shot_are_one_person():
+    actual, said = np.repeat([0, 1], 50), np.repeat([0, 1, 0, 1], 25)
+    shots = np.repeat([f's{i}' for i in range(10)], 10)
+    together, alone = [score_intervals(labels=dict(gender=(said, actual)), identities=[''] * 100, groups=o).loc['gender'] for o in (shots, ())]
+    assert together.value == alone.value and together.high-together.low > 2*(alone.high-alone.low)

@@ -1,0 +1,42 @@
+"""The tables of `reproductions`: every row of Table 4, of Table 5 and of ours, three trainings each, on the drawn portraits of seed 0 (synthetic).
+python results/table4_small.py     trains what is missing; several processes may run it side by side, and each goes on where one was killed. When all is there it writes
+
+table4_small.csv, _losses.csv   a line a training: setting, circumstances, all scores with their intervals; losses and uncertainties by epoch
+table4_small_differences.csv    pairs of rows, compared on the same drawn people, luck of training counted in
+table4_small_thresholds.csv     the expression by what probability claims a label: macro F1, and the average precision, which has no threshold"""
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score
+
+from portrait_nb.ablation import ROWS, SCALES, _told, drawn_loaders, read_results
+from portrait_nb.metrics import macro_f1
+
+HERE, OUT, SEEDS = Path(__file__).with_suffix(''), 'out/ablation', (0, 1, 2)
+ASKED = [('shared', 'single'), ('fss', 'single'), ('fss', 'shared'), ('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet'), ('uncertainty', 'br'), ('pk', 'shared'), ('shuffle', 'shared'), ('resnet50', 'shared')]
+FIVE = [(f'reid-{a}{end}', f'reid-{b}{end}') for end in ('', '-pk') for a, b in (('triplet', 'none'), ('br', 'none'), ('br', 'triplet'))]
+OURS = [('no-metric', 'fss'), ('gradnorm', 'fss'), ('dwa', 'fss'), ('br-mean', 'uncertainty'), ('br-light', 'uncertainty'), ('br-mean', 'br-light'), ('no-metric', 'br-light'), ('adjusted', 'no-metric'), ('efficientnet', 'no-metric')]
+BEST = list(itertools.product(('no-metric', 'adjusted', 'gradnorm', 'dwa', 'br-mean', 'br-light', 'efficientnet'), ('uncertainty', 'single')))
+THRESHOLDS = np.arange(.05, .96, .05).round(2)
+
+
+def expression(dls, row, seed):
+    "The expression of one training by threshold"
+    sure = next(o['sure']['expression'] for o in _told(dls, ROWS[row], SCALES['small'], seed, OUT, False) if 'expression' in o['sure']).float()
+    actual = torch.cat([o.dataset.labels['expression'] for o in (dls.query, dls.gallery)])
+    known = (actual != -1).all(1)
+    precision = average_precision_score(actual[known], sure[known], average='macro')
+    return pd.DataFrame(dict(row=row, seed=seed, threshold=THRESHOLDS, f1=[macro_f1((sure > o).int(), actual, sure.shape[1]) for o in THRESHOLDS], average_precision=precision,
+                             borne=actual[known].float().mean().item()))
+
+
+if __name__ == '__main__':
+    dls, csv = drawn_loaders(SCALES['small'], 'out/small'), f'{HERE}.csv'
+    done = ROWS.run(dls, 'small', seeds=SEEDS, out=OUT, results=csv, data='drawn portraits, preset small (synthetic)')
+    if len(done) == len(ROWS)*len(SEEDS):
+        ROWS.differences(dls, dict.fromkeys(ASKED+FIVE+OURS+BEST), 'small', SEEDS, OUT).round(5).to_csv(f'{HERE}_differences.csv', index=False)
+        told = [expression(dls, o.row, o.seed) for o in read_results(csv).itertuples() if pd.notna(o.expression)]
+        pd.concat(told).round(5).to_csv(f'{HERE}_thresholds.csv', index=False)
