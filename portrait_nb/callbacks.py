@@ -104,14 +104,14 @@ class SkipValidation(Callback):
 # %% ../nbs/13_callbacks.ipynb #ebeface4
 class _SmoothLoss(AvgSmoothLoss):
     def accumulate(self, learn):
-        loss = to_detach(learn.loss.mean(), cpu=False).float()
+        loss = learn.to_detach(learn.loss.mean(), cpu=False).float()
         self.count += 1
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
 
 class _Loss(AvgLoss):
     def accumulate(self, learn):
         bs = find_bs(learn.yb)
-        self.total += to_detach(learn.loss.mean(), cpu=False)*bs
+        self.total += learn.to_detach(learn.loss.mean(), cpu=False)*bs
         self.count += bs
 
 class _Later:
@@ -124,15 +124,24 @@ def _show_later(learn):
     learn.progress.pbar.update(learn.iter+1)
     learn.progress.pbar.comment = _Later(learn.recorder.smooth_loss)
 
+def _to_cpu(recorder):
+    if recorder.losses: recorder.losses = L(list(torch.stack(list(recorder.losses)).cpu()))
+
+def _plot_loss(recorder, *args, **kwargs):
+    "fastai's; a fit that was interrupted has left its losses on the device"
+    _to_cpu(recorder)
+    return Recorder.plot_loss(recorder, *args, **kwargs)
+
 class OnDevice(Callback):
     "Keep the losses of fastai's Recorder on the device until the epoch ends, or its progress bar is redrawn"
     order = 45 # before Recorder
     def before_fit(self):
         vars(self.recorder).update(loss=_Loss(), smooth_loss=_SmoothLoss(beta=self.recorder.smooth_loss.beta))
+        self.recorder.plot_loss = partial(_plot_loss, self.recorder)
         if hasattr(self.learn, 'progress'): self.progress.after_batch = partial(_show_later, self.learn)
     def after_fit(self):
         if hasattr(self.learn, 'progress'): self.progress.__dict__.pop('after_batch', None)
-        if self.recorder.losses: self.recorder.losses = L(list(torch.stack(list(self.recorder.losses)).cpu())) # for `plot_loss`
+        _to_cpu(self.recorder)
 
 # %% ../nbs/13_callbacks.ipynb #c7ed37f7
 class NonFiniteLoss(ValueError):
@@ -143,9 +152,7 @@ class NonFiniteLoss(ValueError):
 def _on_its_way(x):
     "`x` on the CPU, and what waits until it is there"
     if not x.is_cuda: return x,noop
-    x,there = x.to('cpu', non_blocking=True),torch.cuda.Event()
-    there.record()
-    return x,there.synchronize
+    return x.to('cpu', non_blocking=True),torch.cuda.current_stream(x.device).record_event().synchronize
 
 def _is_finite(*tensors): return all(bool(o.isfinite().all()) for o in tensors if torch.is_tensor(o) and o.is_floating_point())
 
@@ -255,7 +262,8 @@ class Throughput(Callback):
     def __init__(self): self.rows = []
     def before_train(self):
         if self.epoch==0: self.rows = []
-        if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
+        self.gpu = next((o.device for o in self.model.parameters() if o.is_cuda), None)
+        if self.gpu: torch.cuda.reset_peak_memory_stats(self.gpu)
         self.images,self.waited,self.began = 0,0.,time.perf_counter()
         self.mark = self.began
     def before_batch(self):
@@ -263,9 +271,9 @@ class Throughput(Callback):
         self.images += find_bs(self.xb)
     def after_batch(self): self.mark = time.perf_counter()
     def after_train(self):
-        if torch.cuda.is_available(): torch.cuda.synchronize()
+        if self.gpu: torch.cuda.synchronize(self.gpu)
         seconds = time.perf_counter()-self.began
-        peak_mb = torch.cuda.max_memory_allocated()/2**20 if torch.cuda.is_available() else np.nan
+        peak_mb = torch.cuda.max_memory_allocated(self.gpu)/2**20 if self.gpu else np.nan
         self.rows.append(dict(epoch=self.epoch, images=self.images, seconds=seconds, images_per_second=self.images/seconds, waiting=self.waited/seconds, peak_mb=peak_mb))
 
     @property
@@ -368,7 +376,9 @@ class FusedAdam(Optimizer):
         "One launch"
         if not params: return
         for p in params:
-            if 'step' not in self.state[p]: self.state[p] |= dict(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=torch.zeros((), device=p.device))
+            s = self.state[p]
+            if 'step' not in s: s |= dict(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=torch.zeros((), device=p.device))
+            elif s['grad_avg'].stride()!=p.stride(): s |= {k: torch.empty_like(p).copy_(s[k]) for k in ('grad_avg','sqr_avg')}
         avg,sqr,steps = ([self.state[p][k] for p in params] for k in ('grad_avg','sqr_avg','step'))
         adam(params, [p.grad for p in params], avg, sqr, [], steps, fused=True, amsgrad=False, maximize=False, beta1=h['mom'], beta2=h['sqr_mom'], lr=h['lr'], weight_decay=wd, eps=h['eps'], decoupled_weight_decay=self.decouple_wd)
 

@@ -126,7 +126,11 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    width:int=128,              # of the portraits in pixels
                    drop:store_true=False,      # leave faulty rows out instead of stopping
                    cameras:store_true=False,   # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
-                   seed:int=0                  # of order, augmentation and weights
+                   seed:int=0,                 # of order, augmentation and weights
+                   bf16:store_true=False,      # compute in bfloat16 where that is safe; the weights stay in float32
+                   workers:int=None,           # processes that load portraits (default: as many as there are cores, up to 8; on a CPU none)
+                   ema:float=None,             # average the weights over the steps with this decay, e.g. .999, and end with the average
+                   score_every:int=None        # score query and gallery every so many epochs (default: once, at the end)
                   ):
     "Train on your own table of portraits with the paper's recipe"
     from portrait_nb.runs import new_run, open_run, run_config
@@ -134,7 +138,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained)
     tasks = _asked_tasks(tasks, annotations)
     learner = dict(backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss, weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
-    config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, loading=dict(size=(height,width), bs=bs, sampling=sampling), learner=learner)
+    config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every, loading=dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), learner=learner)
     _finish(new_run(out, config))
 
 def _finish(run):
@@ -205,13 +209,14 @@ def portrait_eval(model:str,        # folder of a saved model
     from portrait_nb.annotations import read_annotations
     from portrait_nb.data import portrait_dl
     from portrait_nb.learner import load_portrait_model, report_model, score_model
+    from fastai.torch_core import default_device
     if features:
         odd = [k for k,v in dict(root=root, report=report, drop=drop, cameras=cameras).items() if v]
         if odd: raise ValueError(f"--{odd[0]} is for a model and a table; with --features only --out goes.")
         return _eval_features(model, annotations, out)
     root = root or Path(annotations).parent
     if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
-    net = load_portrait_model(model)
+    net = load_portrait_model(model, default_device())
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))
     _report(score_model(net, query, gallery, cameras), out)

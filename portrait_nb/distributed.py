@@ -24,7 +24,7 @@ from .learner import PortraitLearner
 if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install 'portrait_nb[distributed]', or pip install accelerate.")
 
 # %% ../nbs/14b_distributed.ipynb #acdc9456
-from accelerate import PartialState
+from accelerate import DistributedDataParallelKwargs, PartialState
 from fastai.distributed import DistributedDL, DistributedTrainer
 
 # %% ../nbs/14b_distributed.ipynb #5fd42a81
@@ -149,10 +149,12 @@ def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, mom
 class SharedTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer`, with the losses of the batch of all processes"
     def __init__(self, sync_bn=True, gather=True, **kwargs):
-        super().__init__(sync_bn, **kwargs)
+        kept = [DistributedDataParallelKwargs(broadcast_buffers=False)] # equal on every process without it
+        super().__init__(sync_bn, **{'kwargs_handlers': kept, **kwargs})
         self.gather = gather
 
     def before_fit(self):
+        if hasattr(self.learn, 'lr_finder'): raise ValueError("lr_find goes back to where it began, which only one process would do: find the rate in one process, outside of distrib_ctx.")
         self.plain,on_cpu = self.model,self.dls.device.type=='cpu'
         if self.sync_bn and not on_cpu: sync_batch_norm(self.plain)
         self.parallel = self.accelerator.prepare(self.plain)
@@ -173,11 +175,21 @@ class SharedTrainer(DistributedTrainer):
     def after_batch(self): self.learn.yb = self.all
 
     def after_step(self):
-        if not self.sync_bn: [dist.broadcast(o, 0) for o in self.plain.buffers()]
+        if not self.sync_bn: _share_buffers(self.plain)
 
     def before_train(self): pass
     def before_validate(self): pass
     def after_fit(self): pass
+
+@torch.no_grad()
+def _share_buffers(model):
+    "Process 0's buffers for everybody, one broadcast a dtype"
+    buffers = list(model.buffers())
+    for dtype in dict.fromkeys(o.dtype for o in buffers):
+        own = [o for o in buffers if o.dtype==dtype]
+        flat = torch.cat([o.flatten() for o in own])
+        dist.broadcast(flat, 0)
+        for o,new in zip(own, flat.split([o.numel() for o in own])): o.copy_(new.view_as(o))
 
 def _length_over_all(lengths):
     "Of gradients that each process has at its own rows, times the number of processes"

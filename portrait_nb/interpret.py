@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from dataclasses import dataclass
 from pathlib import Path
+from fastai.torch_core import default_device
 from fastcore.basics import patch
 from fastprogress import progress_bar
 from PIL import Image, ImageOps
@@ -52,19 +53,20 @@ class Interpreter:
     "A trained model that describes photos and finds their nearest portraits"
     def __init__(self,
                  model,       # a folder of `save_portrait_model`, a Learner, or a `PortraitNet`
-                 device='cpu' # where it runs
+                 device=None  # where it runs; None: where the model is, or of a folder on the GPU if there is one
                 ):
-        if isinstance(model, (str,Path)): model = load_portrait_model(model)
+        if isinstance(model, (str,Path)): model = load_portrait_model(model, default_device() if device is None else device)
         self.model = getattr(model, 'model', model)
         if not isinstance(self.model, PortraitNet): raise TypeError(f"Interpreter takes a folder, a Learner or a PortraitNet, got a {type(model).__name__}.")
-        self.device,self.tasks = torch.device(device),self.model.tasks
+        if device is not None: self.model.to(device)
+        self.tasks = self.model.tasks
 
     @torch.inference_mode()
     def outputs(self, images:list)->tuple: # ((B, D) embeddings or None, {task: (B, n_labels) logits}), on the CPU
         "What the network says of `images`: paths, PIL images, (H, W, 3) uint8 arrays, or tensors of `read_portrait`"
-        model = self.model.to(self.device).eval()
+        model,device = self.model.eval(),next(self.model.parameters()).device
         images = [o if isinstance(o, torch.Tensor) else read_portrait(o, model.size) for o in images]
-        x = normalise(torch.stack(images).to(self.device))
+        x = normalise(torch.stack(images).to(device))
         out = model(x)
         emb = model.embedding(out).cpu().numpy() if self.tasks.identity else None
         return emb,{k:v.float().cpu() for k,v in out['logits'].items()}

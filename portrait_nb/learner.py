@@ -34,11 +34,14 @@ def portrait_splitter(model):
 
 class PortraitLearner(Learner):
     "A fastai Learner whose uncertainties are learnt, saved with the model, and never decayed"
+    def distrib_ctx(self, *args, **kwargs): raise ImportError("import portrait_nb.distributed first: it shares out each batch of portraits among the processes, which fastai's own distrib_ctx does not.")
+    def export(self, *args, **kwargs): raise NotImplementedError("export would pickle the loaders with all their portraits; use save_portrait_model(learn, folder), and load_portrait_model(folder) to have the network back.")
     def get_preds(self, *args, **kwargs): raise NotImplementedError("get_preds cannot join dictionaries; use run_model(learn.model, dl) for embeddings and logits, or learn.portrait_scores().")
     def create_opt(self):
         super().create_opt()
         s = getattr(self.loss_func, 's', None)
-        if s is not None: self.opt.state[s]['do_wd'] = False
+        norms = [] if self.wd_bn_bias else [o for m in self.model.modules() if isinstance(m, nn.SyncBatchNorm) for o in m.parameters()] # fastai does not know it
+        for o in [*norms, *([] if s is None else [s])]: self.opt.state[o]['do_wd'] = False
 
 # %% ../nbs/14_learner.ipynb #63e48b5e
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split

@@ -103,8 +103,7 @@ def _scaler(learn): # that of fastai's MixedPrecision
 
 def _load_optimiser(opt, state, has_grad):
     device = opt.all_params()[0][0].device
-    state = to_device(state, device)
-    opt.load_state_dict({**state, 'hypers': L(state['hypers'])} if isinstance(opt, Optimizer) else state)
+    opt.load_state_dict({**to_device(state, device), 'hypers': L(state['hypers'])} if isinstance(opt, Optimizer) else state) # torch's own moves what it keeps there
     for (p,*_),o in zip(opt.all_params(), has_grad): p.grad = torch.zeros_like(p) if o else None
 
 def set_learner_state(learn:Learner, # about to fit, built as the one that was saved

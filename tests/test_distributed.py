@@ -407,3 +407,9 @@ def test_a_gpu_may_be_named_without_its_number(device, words, monkeypatch):
     monkeypatch.setattr(distributed, 'join_processes', lambda device: None)
     monkeypatch.setattr(distributed, 'PartialState', lambda: SimpleNamespace(device=torch.device('cuda:0')))
     with pytest.raises(ValueError, match=words) if words else nullcontext(): distributed._check_device(torch.device(device))
+
+
+def test_lr_find_belongs_into_one_process():
+    trainer = distributed.SharedTrainer(cpu=True)
+    trainer.learn = SimpleNamespace(lr_finder=None, model=None)
+    with pytest.raises(ValueError, match='find the rate in one process'): trainer.before_fit()

@@ -61,3 +61,9 @@ def test_saved_and_loaded_say_the_same(portraits, tmp_path):
     with pytest.raises(ValueError, match='no identity task'): Interpreter(learn).gallery(root)
     plot_interpretation(image, told, None, None, fname=tmp_path/'told.png')
     assert Image.open(tmp_path/'told.png').size[0] > 500
+
+
+def test_a_learner_can_go_on_training_after_it_was_asked(portraits, look):
+    model = look.model
+    Interpreter(model, 'cpu').outputs([portraits[0]/portraits[1].image[0]])
+    assert not any(p.is_inference() for p in model.parameters())

@@ -1,6 +1,8 @@
 "Training, scoring, saving and loading, on pictures that the tests make."
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +214,19 @@ def test_nothing_that_is_there_is_overwritten(portraits, tmp_path):
     with pytest.raises(FileExistsError, match='overwrite=True'): save_portrait_model(learn, tmp_path/'model')
     save_portrait_model(learn, tmp_path/'model', overwrite=True)
     assert sorted(o.name for o in tmp_path.iterdir()) == ['mine', 'model']
+
+
+def test_synchronised_norms_are_not_decayed_either(portraits):
+    twin = learner(portraits)
+    twin.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(twin.model)
+    twin.create_opt()
+    for m in twin.model.modules():
+        if isinstance(m, torch.nn.SyncBatchNorm): assert not any(twin.opt.state[p].get('do_wd', True) for p in m.parameters())
+    assert any(twin.opt.state[p].get('do_wd', True) for p in twin.model.parameters())
+
+
+def test_what_fastai_offers_and_portraits_cannot_use_says_so(portraits):
+    with pytest.raises(NotImplementedError, match='save_portrait_model'): learner(portraits).export()
+    code = "from fastai.distributed import *; from portrait_nb.learner import PortraitLearner; PortraitLearner.distrib_ctx(None)"
+    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
+    assert 'import portrait_nb.distributed first' in told.splitlines()[-1]
