@@ -68,9 +68,9 @@ class Scale:
     def network(self, backbone): # (model of timm, output_stride)
         return tuple(self.stands_for.get(backbone, (backbone,None)))
 
-_small = dict(hrnet_w32=('test_byobnet',8), resnet50=('test_byobnet',16), tf_efficientnetv2_b0=('test_efficientnet',8))
+_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), tf_efficientnetv2_b0=('test_efficientnet',16))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32, even=True),
-                              Scale('small', 20,  4e-3, stands_for=_small, preset='small', even=True),
+                              Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128, even=True),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
@@ -412,12 +412,13 @@ def show_rows(results:pd.DataFrame,     # lines of a csv of results
 
 def show_differences(differences:pd.DataFrame, # of `Experiments.differences`, or read from a csv of them
                      paper:pd.DataFrame,       # of `paper_rows`
-                     pairs,                    # of names
+                     pairs,                    # of names; those that were not compared are left out
                      score='PIQ'
                     )->pd.DataFrame:           # a row a pair: difference, low, high, trainings; the paper's difference, and whether ours is told apart from 0 and has its sign
     "Differences between rows, beside the paper's"
-    told = differences[differences.score==score].set_index(['a','b']).loc[list(pairs)]
-    told = told[['difference','low','high','trainings']].rename_axis(['row','minus'])
+    told = differences[differences.score==score].set_index(['a','b'])[['difference','low','high','trainings']]
+    pairs = [o for o in pairs if o in told.index]
+    told = told.loc[pairs].rename_axis(['row','minus'])
     if not {o for p in pairs for o in p}<=set(paper.index): return told.round(3)
     theirs = np.array([paper[score][a]-paper[score][b] for a,b in pairs])
     apart,same = (told.low>0)|(told.high<0),np.sign(told.difference)==np.sign(theirs)

@@ -6,11 +6,11 @@ from pathlib import Path
 from portrait_nb.ablation import OURS, SCALES, TABLE4, Experiments, drawn_loaders
 
 SMALL = SCALES['small']
-SHORT = replace(SMALL, n_epoch=8, stands_for={**SMALL.stands_for, 'convnext_tiny': ('test_convnext3',8)})
+SHORT = replace(SMALL, n_epoch=8, stands_for={**SMALL.stands_for, 'convnext_tiny': ('test_convnext3',16)})
 BACKBONES = Experiments([OURS['no-metric'], OURS['efficientnet'], replace(OURS['no-metric'], name='convnext', backbone='convnext_tiny', lr_factor=.25)])
 
 if __name__=='__main__':
     dls = drawn_loaders(SMALL, 'out/small-seed1', 1)
     told = dict(out='out/choices', results=Path(__file__).with_suffix('.csv'), data='drawn portraits, preset small, seed 1 (synthetic)')
-    for lr in (2e-3,4e-3,6e-3,8e-3): TABLE4.run(dls, replace(SHORT, lr=lr), ['fss'], **told)
+    for lr in (1e-3,2e-3,4e-3,6e-3): TABLE4.run(dls, replace(SHORT, lr=lr), ['fss'], **told)
     BACKBONES.run(dls, SHORT, **told)
