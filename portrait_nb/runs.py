@@ -20,7 +20,8 @@ from fastai.basics import Callback, L, Learner, Optimizer, num_distrib, rank_dis
 from fastai.callback.core import CancelEpochException
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from matplotlib.figure import Figure
 from pathlib import Path
 from torch import nn, Tensor
@@ -353,11 +354,16 @@ def _cpu():
     try: return next(l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name'))
     except (OSError, StopIteration): return platform.processor() or platform.machine()
 
+def _version(name):
+    "What the package was installed as; what it says of itself where it was not installed"
+    try: return version(name)
+    except PackageNotFoundError: return import_module(name).__version__
+
 def environment()->dict:
     "Date, commit, hardware and versions"
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} CPU cores, {_cpu()}'
     return dict(date=date.today().isoformat(), commit=_commit(), hardware=hardware, threads=torch.get_num_threads(), processes=max(1, num_distrib()), python=platform.python_version(),
-                **{k: version(k) for k in ('torch','timm','fastai','portrait_nb')})
+                **{k: _version(k) for k in ('torch','timm','fastai','portrait_nb')})
 
 # %% ../nbs/15_runs.ipynb #f81a060e
 CONFIG,ENVIRONMENT = 'config.json','environment.json'

@@ -1,14 +1,30 @@
 """How fast a portrait Learner trains, and what each part costs. Run from a checkout:
 python tests/benchmarks/bench_training.py cpu|gpu [row ...]     writes results/training_speed.csv and prints it
 
-Every row is a process of its own with a time limit. A row that is in the file with the same commit and hardware is not run again, so a run that breaks off is continued by the same command.
-Within a row the methods take turns and the fastest turn of each counts. Row names are printed by --list; a part of a name chooses all that contain it."""
-import argparse, json, os, subprocess, sys, time
+Every row is a process of its own with a time limit, written as soon as it is measured. A row that is in the file with the same commit and hardware is not run again, so a run that breaks off is continued by the same command; a row that failed says why in `note`, and is tried again with --again.
+Within a row the methods take turns and the fastest turn of each counts. Row names are printed by --list; a part of a name chooses all that contain it.
+torch's switches are as the row's name says and otherwise as portrait_train leaves them: cudnn.benchmark is off. Where torch.compile runs, `graphs` and `compiled` say what it made of network and losses; whole, that is a graph of the network and, with compile_loss, two of the losses: in their first step, and after it.
+
+On a GPU that is rented by the minute, without network, .git or this package, but with PyTorch (these commands were tried with Python 3.12 and torch 2.11 without a GPU). Here, once: the wheels that may be missing there, and the portraits, in one archive of 44 MB:
+  python -m pip install --no-deps --no-compile --only-binary=:all: --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --target out/lent \
+    timm==1.0.31 fastai==2.8.7 fastcore==1.14.5 fasttransform==0.0.2 fastprogress==1.0.5 fastdownload==0.0.8 plum-dispatch==2.9.0 beartype==0.23.1 rich==15.0.0 cloudpickle==3.1.2 kornia==0.9.0 kornia_rs==0.2.0 pandas==3.1.1 python-dateutil==2.9.0.post0 six==1.17.0 \
+    matplotlib==3.11.2 contourpy==1.3.3 cycler==0.12.1 fonttools==4.68.0 kiwisolver==1.5.1 pyparsing==3.3.3 ipython==9.18.1 traitlets==5.16.1 pygments==2.21.0
+  PYTHONPATH=tests/benchmarks python -c "from bench_training import *; portraits(rows_of('gpu')['loader 8 workers'])"
+  tar --exclude='*/tests' -cJf out/lent.tar.xz out/lent out/bench_training
+There, in a copy of the tree with out/lent.tar.xz, and from the second call on with the out/gpu.csv that the one before brought back; $OUT is the folder that is brought back:
+  python3 -m tarfile -e out/lent.tar.xz . && { [ ! -e out/gpu.csv ] || cp out/gpu.csv $OUT/; }
+  PYTHONPATH=$PWD/out/lent python3 tests/benchmarks/bench_training.py gpu --results $OUT/gpu.csv --commit THE_COMMIT --minutes 8.5
+Here, at the end:
+  python tests/benchmarks/bench_training.py gpu --take out/gpu.csv"""
+import argparse, json, os, subprocess, sys, time, traceback
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+import pandas as pd
+
+from common import REPO, child_environment
+
 RESULTS = REPO/'results'/'training_speed.csv'
 OUT = REPO/'out'/'bench_training'
 TURNS, PAIRS, IDENTITIES = 5, 41, 400
@@ -16,7 +32,7 @@ TURNS, PAIRS, IDENTITIES = 5, 41, 400
 # what a turn of a step is made with; each adds to the one above it
 LADDER = ['fp32', 'tf32', 'bf16', 'channels_last', 'fused', 'compile', 'compile_loss']
 SETUPS = dict(cpu=dict(models=['test_resnet', 'resnet18'], size=(128, 64), bs=64, ladder=['fp32', 'fused', 'channels_last', 'bf16'], learner=['fused'], workers=[0], preset='small', n=1024),
-              gpu=dict(models=['hrnet_w32', 'resnet50'], size=(256, 128), bs=128, ladder=LADDER, learner=['fused', 'compile_loss'], workers=[4, 8, 15], preset='bench', n=2048))
+              gpu=dict(models=['hrnet_w32', 'resnet50'], size=(256, 128), bs=128, ladder=LADDER, learner=['fused', 'compile_loss'], workers=[8, 15, 4], preset='bench', n=2048))
 
 
 def parts(setup):
@@ -26,22 +42,21 @@ def parts(setup):
 
 
 def rows_of(device):
-    "{name of a row: its settings}"
+    "{name of a row: its settings}, the first model's first, and of each the most telling"
     s = SETUPS[device]
     base = dict(device=device, size=s['size'], bs=s['bs'], ladder=s['ladder'])
-    rows = {}
-    if device == 'cpu': rows |= {f'count {m}': dict(kind='count', model=m, device=device, size=(256, 128), bs=128) for m in ('hrnet_w32', 'resnet50')}
-    rows['ceilings'] = dict(kind='ceilings', **base)
+    loading = dict(preset=s['preset'], n=s['n'], **base)
+    rows = dict(ceilings=dict(kind='ceilings', **base))
+    if device == 'cpu':
+        rows |= {f'count {m}': dict(kind='count', model=m, device=device, size=(256, 128), bs=128) for m in ('hrnet_w32', 'resnet50')}
+        rows['loader 256x128'] = dict(kind='loader', workers=0, **{**loading, 'size': (256, 128), 'bs': 128})
+    for w in s['workers']: rows[f'loader {w} workers'] = dict(kind='loader', workers=w, **loading)
     for m in s['models']:
         rows |= {f'step {m} {v}': dict(kind='step', model=m, variant=v, **base) for v in s['ladder']}
         rows |= {f'learner {m} {v}': dict(kind='learner', model=m, variant=v, **base) for v in s['learner']}
+        rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w, **loading) for w in s['workers']}
         rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **{**base, 'bs': 128}), f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
-    loading = dict(preset=s['preset'], n=s['n'], **base)
-    if device == 'cpu': rows['loader 256x128'] = dict(kind='loader', workers=0, **{**loading, 'size': (256, 128), 'bs': 128})
-    for w in s['workers']:
-        rows[f'loader {w} workers'] = dict(kind='loader', workers=w, **loading)
-        rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w, **loading) for m in s['models']}
-    return rows
+    return dict(sorted(rows.items(), key=lambda o: (o[1].get('model') in s['models'][1:], list(KINDS).index(o[1]['kind']))))
 
 
 # the pieces
@@ -65,13 +80,14 @@ def seconds(f, device):
     return clock(device)-start
 
 
-def in_turns(methods, device, turns=TURNS):
-    "{method: seconds of every turn}, after one turn of each that does not count"
-    for f in methods.values(): f()
+def in_turns(methods, device, turns=TURNS, before=lambda k: None):
+    "{method: seconds of every turn}, after one turn of each that does not count; what `before` does is not timed"
     took = {k: [] for k in methods}
-    for _ in range(turns):
-        for k, f in methods.items(): took[k].append(seconds(f, device))
-    return took
+    for _ in range(turns+1):
+        for k, f in methods.items():
+            before(k)
+            took[k].append(seconds(f, device))
+    return {k: v[1:] for k, v in took.items()}
 
 
 def portrait_tasks():
@@ -114,7 +130,6 @@ def build(setup, device, loaders=None):
     from portrait_nb.learner import fss_learner
     on = parts(setup)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on['tf32']
-    torch.backends.cudnn.benchmark = True
     set_seed(0)
     batch = None
     if loaders is None:
@@ -163,9 +178,39 @@ def bare_step(learn, batch, setup, device):
     return step
 
 
+def in_short(said): return ' '.join(str(said).strip().split('\n\n')[0].split())[:200]
+
+
+def how_compiled(graphs, cuts, failed=None):
+    "What torch.compile made of network and losses"
+    if failed is not None: said = f'fell back: {type(failed).__name__}: {in_short(failed)}'
+    elif cuts: said = f'cut: {in_short(cuts[0])}'
+    else: said = 'whole' if graphs else 'not at all'
+    return dict(graphs=graphs, compiled=said)
+
+
+def compiled_so_far():
+    "(graphs, {why one was cut: how often}) in this process"
+    from torch._dynamo.utils import counters
+    return counters['stats']['unique_graphs'], {**counters['unimplemented'], **counters['graph_break']}
+
+
+def bare_compiled(setup, before=(0, {})):
+    "Columns on the bare steps since `before`, which raise where a Learner would fall back; none where nothing is compiled"
+    if not parts(setup)['compile']: return {}
+    graphs, cuts = compiled_so_far()
+    return how_compiled(graphs-before[0], [k for k, n in cuts.items() if n > before[1].get(k, 0)])
+
+
+def learner_compiled(learn):
+    "The same columns, of what the callback has on record"
+    from portrait_nb.callbacks import Compile
+    return next((how_compiled(cb.graphs, cb.cuts, cb.failed) for cb in learn.cbs if isinstance(cb, Compile)), {})
+
+
 def n_steps(step, device, at_least=1.):
-    "Steps that fill a turn"
-    step()
+    "Steps that fill a turn, counted after two: a compiled loss is read once more in its second step, when it has parts to replace"
+    for _ in range(2): step()
     return max(2, min(50, round(at_least/seconds(step, device))))
 
 
@@ -188,7 +233,7 @@ def step(setup, device):
     f = bare_step(learn, batch, setup, device)
     n = n_steps(f, device)
     took = in_turns({'bare': lambda: [f() for _ in range(n)]}, device)['bare']
-    return dict(bare=rate(setup, took, n, peak_mb=peak_mb(f, device)))
+    return dict(bare=rate(setup, took, n, peak_mb=peak_mb(f, device), **bare_compiled(setup)))
 
 
 class Between(Fixed):
@@ -206,27 +251,57 @@ def fit(learn):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
 
 
-def learner(setup, device):
-    """Bare loop and Learner; `ratio` is the Learner's share of the bare loop's speed.
-    Without a GPU the two take turns step by step, and the median of a pair counts: a busy machine is as slow for the one as for the other. A GPU must not be waited for after a step: there, turns of many steps"""
+def Steps(device):
+    "Seconds from the first batch of an epoch until every callback's after_train is over, without what `fit` prepares once"
+    from fastai.callback.core import Callback
+    class Steps(Callback):
+        order = -100
+        def before_train(self): self.began = None
+        def before_batch(self):
+            if self.began is not None: return
+            wait(device)
+            self.began = clock(device)
+        def before_validate(self):
+            wait(device)
+            self.took = clock(device)-self.began
+    return Steps()
+
+
+def by_steps(learn, batch, f):
+    "Bare loop and Learner take turns step by step, and the median of a pair counts: a busy machine is as slow for the one as for the other"
     import numpy as np
+    learn.dls.loaders[0] = Between(batch, PAIRS, f)
+    fit(learn)
+    took = learn.dls.train.took
+    return {k: [float(np.median(v))] for k, v in took.items()}, 1, float(np.median(np.array(took['bare'])/took['Learner']))
+
+
+def by_epochs(learn, f, device):
+    "They take turns of many steps: a GPU must not be waited for after each"
+    learn.add_cb(Steps(device))
+    learn.dls.train.n = n = n_steps(f, device)
+    took = dict(bare=[], Learner=[])
+    for _ in range(2*TURNS):
+        took['bare'].append(seconds(lambda: [f() for _ in range(n)], device))
+        fit(learn)
+        took['Learner'].append(learn.steps.took)
+    return took, n, min(took['bare'])/min(took['Learner'])
+
+
+def learner(setup, device):
+    "Bare loop and Learner; `ratio` is the Learner's share of the bare loop's speed. The Learner is compiled first, since that forgets what torch compiled before"
     learn, batch = build(setup, device)
     other, _ = build(setup, device)
+    learn.dls.train.n = 2
+    fit(learn)
+    before = compiled_so_far()
     f = bare_step(other, batch, setup, device)
-    if device == 'cpu':
-        fit(learn)
-        f()
-        learn.dls.loaders[0] = Between(batch, PAIRS, f)
-        fit(learn)
-        took, n = learn.dls.train.took, 1
-        ratio = float(np.median(np.array(took['bare'])/took['Learner']))
-        took = {k: [float(np.median(v))] for k, v in took.items()}
-    else:
-        n = n_steps(f, device)
-        learn.dls.train.n = n
-        took = in_turns({'bare': lambda: [f() for _ in range(n)], 'Learner': lambda: fit(learn)}, device, 2*TURNS)
-        ratio = min(took['bare'])/min(took['Learner'])
-    return {k: rate(setup, v, n, **(dict(ratio=ratio) if k == 'Learner' else {})) | dict(turns=PAIRS if device == 'cpu' else 2*TURNS) for k, v in took.items()}
+    for _ in range(2): f()
+    of_bare = bare_compiled(setup, before)
+    took, n, ratio = by_steps(learn, batch, f) if device == 'cpu' else by_epochs(learn, f, device)
+    turns = PAIRS if device == 'cpu' else 2*TURNS
+    return dict(bare=rate(setup, took['bare'], n, **of_bare) | dict(turns=turns),
+                Learner=rate(setup, took['Learner'], n, ratio=ratio, **learner_compiled(learn)) | dict(turns=turns))
 
 
 def losses(setup, device):
@@ -243,21 +318,22 @@ def losses(setup, device):
 
 
 def optimiser(setup, device):
-    "Step and zero_grad of both Adams on the model's weights"
+    "Step and zero_grad of both Adams on the model's weights; the gradients are set before the clock starts"
     import torch
-    learns = {k: build({**setup, 'variant': k}, device)[0] for k in ('fp32', 'fused')}
-    def f(opt, grads):
-        for (p, *_), g in zip(opt.all_params(), grads): p.grad = g.clone()
+    learns = {k: build({**setup, 'variant': v}, device)[0] for k, v in (('Adam of fastai', 'fp32'), ('FusedAdam', 'fused'))}
+    weights = {k: [p for p, *_ in o.opt.all_params()] for k, o in learns.items()}
+    made = {k: [torch.randn_like(p) for p in v] for k, v in weights.items()}
+    def set_gradients(k):
+        for p, g in zip(weights[k], made[k]): p.grad = g
+    def f(opt):
         opt.step()
         opt.zero_grad()
-    made = {k: [torch.randn_like(p) for p, *_ in o.opt.all_params()] for k, o in learns.items()}
-    took = in_turns({k: lambda k=k, o=o: [f(o.opt, made[k]) for _ in range(5)] for k, o in learns.items()}, device)
-    return {{'fp32': 'Adam of fastai', 'fused': 'FusedAdam'}[k]: dict(ms=1e3*min(v)/5, turns=len(v)) for k, v in took.items()}
+    took = in_turns({k: partial(f, o.opt) for k, o in learns.items()}, device, 5*TURNS, set_gradients)
+    return {k: dict(ms=1e3*min(v), turns=len(v)) for k, v in took.items()}
 
 
 def portraits(setup):
     "A table of drawn portraits, and their folder; drawn the first time"
-    import pandas as pd
     from PIL import Image
     folder = OUT/f"{setup['preset']}-{setup['n']}-{setup['size'][0]}"
     if not (folder/'table.csv').exists():
@@ -363,10 +439,16 @@ def launches(setup):
     return found
 
 
-KINDS = dict(step=step, learner=learner, losses=losses, optimiser=optimiser, loader=loader, epoch=epoch, ceilings=ceilings, count=count)
+KINDS = dict(count=count, step=step, ceilings=ceilings, learner=learner, loader=loader, epoch=epoch, losses=losses, optimiser=optimiser)  # in the order of their rows
 
 
 # running, writing
+
+def about(device, row):
+    "What a row is, measured or not"
+    setup = rows_of(device)[row]
+    return dict(device=device, row=row, method='', size='x'.join(map(str, setup['size'])), **{k: setup[k] for k in ('model', 'variant', 'bs', 'workers') if k in setup})
+
 
 def one(device, row):
     "The lines of a row, measured in this process"
@@ -374,73 +456,108 @@ def one(device, row):
     from portrait_nb.runs import environment
     if device == 'cpu': torch.set_num_threads(1)
     setup = rows_of(device)[row]
-    where = 'cuda' if device == 'gpu' else 'cpu'
-    columns = {k: setup[k] for k in ('model', 'variant', 'bs', 'workers') if k in setup}
-    about = dict(size='x'.join(map(str, setup['size'])), **columns)
-    try: found = KINDS[setup['kind']](setup, where)
-    except torch.OutOfMemoryError: found = {setup['kind']: dict(note='out of memory')}
-    return [dict(device=device, row=row, method=k, **about, **{a: float(f'{b:.5g}') if isinstance(b, float) else b for a, b in v.items()}, **environment()) for k, v in found.items()]
+    try: found = KINDS[setup['kind']](setup, 'cuda' if device == 'gpu' else 'cpu')
+    except torch.OutOfMemoryError: found = {'': dict(note='failed: out of memory')}
+    except Exception as e:
+        traceback.print_exc()
+        found = {'': dict(note=f'failed: {type(e).__name__}: {in_short(e)}')}
+    return [dict(about(device, row), method=k, **{a: float(f'{b:.5g}') if isinstance(b, float) else b for a, b in v.items()}, **environment()) for k, v in found.items()]
 
 
 def in_own_process(device, row, limit):
     "The lines of a row; a line that says why there is none"
-    env = {**os.environ, **({'OMP_NUM_THREADS': '1'} if device == 'cpu' else {}), 'PYTHONPATH': str(REPO)}
-    try: out = subprocess.run([sys.executable, '-W', 'ignore', __file__, device, '--one', row], capture_output=True, text=True, env=env, timeout=limit)
-    except subprocess.TimeoutExpired: return [dict(device=device, row=row, method='', note=f'not finished in {limit} s')]
-    if out.returncode: return [dict(device=device, row=row, method='', note=f'failed: {out.stderr.strip().splitlines()[-1][:200]}')]
-    fell = next((o for o in out.stderr.splitlines() if 'torch.compile' in o and 'warn(' not in o), None)
-    return [o | (dict(note=fell[-200:]) if fell else {}) for o in json.loads(out.stdout.splitlines()[-1])]
+    command = [sys.executable, '-W', 'ignore', __file__, device, '--one', row]
+    env = child_environment(**({'OMP_NUM_THREADS': '1'} if device == 'cpu' else {}))
+    out = subprocess.run(command, capture_output=True, text=True, env=env, timeout=limit)
+    if out.stderr: print(out.stderr[-3000:], file=sys.stderr, flush=True)
+    if not out.returncode and out.stdout.strip(): return json.loads(out.stdout.splitlines()[-1])
+    why = out.stderr.strip().splitlines() if out.returncode > 0 else []
+    return [dict(about(device, row), note=f'failed: {why[-1][:200] if why else f"exit code {out.returncode}"}')]
 
 
-def write(rows):
+def read(file): return pd.read_csv(file, dtype=dict(commit=str))
+
+
+def write(rows, file):
     "Replace the lines of these rows on this kind of device"
-    import pandas as pd
     new = pd.DataFrame(rows)
-    if RESULTS.exists():
-        old = pd.read_csv(RESULTS)
+    if file.exists():
+        old = read(file)
         new = pd.concat([old[~(old.device+old.row).isin(set(new.device+new.row))], new])
-    part = RESULTS.with_name(f'.{RESULTS.name}.part')
+    part = file.with_name(f'.{file.name}.part')
     new.to_csv(part, index=False)
-    os.replace(part, RESULTS)
+    os.replace(part, file)
 
 
-def is_done(row, device, now):
-    "Is it in the file, measured by this commit on this hardware?"
-    import pandas as pd
-    if not RESULTS.exists(): return False
-    old = pd.read_csv(RESULTS)
+def is_done(row, device, now, file):
+    "Is it in the file, measured or tried by this commit on this hardware?"
+    if not file.exists(): return False
+    old = read(file)
     old = old[(old.device == device) & (old.row == row)]
     return len(old) > 0 and 'commit' in old and (old.commit.fillna('') == now['commit']).all() and (old.hardware == now['hardware']).all()
 
 
-def main(args):
-    import pandas as pd
-    from portrait_nb.runs import environment
-    now, names = environment(), list(rows_of(args.device))
-    chosen = [o for o in names if not args.rows or any(r in o for r in args.rows)]
-    if not chosen: sys.exit(f"No row's name contains {' or '.join(args.rows)}; there are: {', '.join(names)}.")
-    if args.list: return print('\n'.join(chosen))
+def measure(row, args, now, ends):
+    "Measure a row and write its lines; False where the minutes are over before it is finished"
+    start = time.perf_counter()
+    left = ends-start
+    if left <= 0: return False
+    try: lines = in_own_process(args.device, row, min(args.limit, left))
+    except subprocess.TimeoutExpired:
+        if left < args.limit: return False
+        lines = [dict(about(args.device, row), note=f'not finished in {args.limit} s')]
+    write([o | {k: v for k, v in now.items() if k == 'commit' or k not in o} for o in lines], args.results)
+    print(f'{row}: {time.perf_counter()-start:.0f} s', *(o['note'] for o in lines if 'note' in o), flush=True)
+    return True
+
+
+def check(args, chosen, now):
+    "Refuse what could not be measured, or not written"
+    if not chosen: sys.exit(f"No row's name contains {' or '.join(args.rows)}; there are: {', '.join(rows_of(args.device))}.")
     if args.device == 'gpu' and 'CPU cores' in now['hardware']: sys.exit('There is no GPU here: bench_training.py cpu measures what can be measured without one.')
-    for row in chosen:
-        if not args.again and is_done(row, args.device, now): print(f'{row}: is in {RESULTS.name}'); continue
-        start = time.perf_counter()
-        lines = in_own_process(args.device, row, args.limit)
-        print(f'{row}: {time.perf_counter()-start:.0f} s', *(o['note'] for o in lines if 'note' in o), flush=True)
-        write(lines)
-    table = pd.read_csv(RESULTS)
+    if args.results.is_dir(): sys.exit(f"--results '{args.results}' is a folder; name a csv file in it.")
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+
+
+def show(args, chosen):
+    "Print what the file holds of the rows"
+    if not args.results.exists(): return
+    table = read(args.results)
     table = table[(table.device == args.device) & table.row.isin(chosen)]
-    print(table.drop(columns=[o for o in ('date', 'commit', 'hardware', 'threads', 'python', 'torch', 'timm', 'fastai', 'portrait_nb', 'device', 'size') if o in table]).dropna(axis=1, how='all').to_string(index=False))
+    print(table.drop(columns=[o for o in ('date', 'commit', 'hardware', 'threads', 'processes', 'python', 'torch', 'timm', 'fastai', 'portrait_nb', 'device', 'size') if o in table]).dropna(axis=1, how='all').to_string(index=False))
 
 
-if __name__ == '__main__':
+def main(args):
+    ends = time.perf_counter()+60*args.minutes
+    if args.take: return write(read(args.take), args.results)
+    chosen = [o for o in rows_of(args.device) if not args.rows or any(r in o for r in args.rows)]
+    if args.list: return print('\n'.join(chosen))
+    from portrait_nb.runs import environment
+    now = environment()
+    if args.commit: now['commit'] = args.commit
+    check(args, chosen, now)
+    for row in chosen:
+        if not args.again and is_done(row, args.device, now, args.results): print(f'{row}: is in {args.results.name}')
+        elif not measure(row, args, now, ends): print(f'{row}: not measured, the {args.minutes:g} minutes are over'); break
+    show(args, chosen)
+
+
+def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('device', choices=['cpu', 'gpu'])
     parser.add_argument('rows', nargs='*', help='parts of the names of rows; none: all')
+    parser.add_argument('--results', type=Path, default=RESULTS, help='csv that lines are added to, and that is gone on with')
     parser.add_argument('--limit', type=int, default=300, help='seconds for a row')
+    parser.add_argument('--minutes', type=float, default=float('inf'), help='for all of them: then no row is begun, and one that runs is stopped and left to the next call')
+    parser.add_argument('--commit', help='of the checkout, where there is no .git')
     parser.add_argument('--again', action='store_true', help='measure what is in the file, too')
+    parser.add_argument('--take', type=Path, help='measure nothing: add the lines of this file, from another machine, to --results')
     parser.add_argument('--list', action='store_true', help='print the names of the rows')
     parser.add_argument('--one', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    sys.path.insert(0, str(REPO))
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    args = parse()
     if args.one: print(json.dumps(one(args.device, args.one)))
     else: main(args)

@@ -23,11 +23,16 @@ def forget_peak():
     except OSError: pass
 
 
+def child_environment(**more):
+    "Of a process of its own: this checkout before what PYTHONPATH names already"
+    return {**os.environ, **more, 'PYTHONPATH': os.pathsep.join(filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))}
+
+
 def in_own_process(script, *args, threads=THREADS):
     "What `script` prints last, as JSON"
-    env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': str(threads), 'PYTHONPATH': str(REPO)}
+    env = child_environment(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
     out = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True, env=env)
-    if out.returncode: sys.exit(out.stderr)
+    if out.returncode: sys.exit(out.stderr or f'{script}: exit code {out.returncode}')
     return json.loads(out.stdout.splitlines()[-1])
 
 
