@@ -104,6 +104,12 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
 
+def _check_engine(workers, ema, score_every):
+    "The same for what does not change the recipe"
+    if workers is not None and workers<0: raise ValueError(f"--workers must be 0 or more, got {workers}.")
+    if ema is not None and not 0<=ema<1: raise ValueError(f"--ema must be at least 0 and less than 1, got {ema}.")
+    if score_every is not None and score_every<1: raise ValueError(f"--score_every must be 1 or more, got {score_every}.")
+
 # %% ../nbs/30_cli.ipynb #4b36cb30
 @call_parse
 @says_why
@@ -136,6 +142,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
     from portrait_nb.runs import new_run, open_run, run_config
     if resume: return _finish(open_run(resume, annotations, root))
     _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained)
+    _check_engine(workers, ema, score_every)
     tasks = _asked_tasks(tasks, annotations)
     learner = dict(backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss, weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
     config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every, loading=dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), learner=learner)

@@ -150,7 +150,7 @@ def test_in_a_shell_a_mistake_is_one_sentence_and_exit_code_1(people, tmp_path):
 
 
 @pytest.mark.parametrize('words, kwargs', [
-    ('--epochs', dict(epochs=0)), ('--epochs', dict(epochs=-1)), ('--lr', dict(lr=float('nan'))), ('--bs', dict(bs=1)),
+    ('--epochs', dict(epochs=0)), ('--workers', dict(workers=-1)), ('--ema', dict(ema=1.)), ('--score_every', dict(score_every=0)), ('--epochs', dict(epochs=-1)), ('--lr', dict(lr=float('nan'))), ('--bs', dict(bs=1)),
     ('--metric_loss', dict(metric_loss='zz')), ('--split', dict(split='both')), ('--weighting', dict(weighting='best')), ('no file', dict(pretrained='none.safetensors'))])
 def test_what_could_only_fail_later_is_refused_first(people, tmp_path, words, kwargs):
     train_fails(people/'my.csv', tmp_path/'out', words, root=people/'photos', **kwargs)
@@ -190,3 +190,9 @@ def test_lint_exits_1_where_it_is_fatal(portraits, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: cli.portrait_lint(str(tmp_path/'leak.csv'), root=str(root), bs=16)
     assert e.value.code == 1 and 'in train and in the test' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='k must be a whole number, 2 or more'): cli.portrait_lint(str(root/'annotations.csv'), k=0)
+
+
+def test_what_trains_is_written_into_the_run(people, tmp_path):
+    cli.portrait_train(annotations=str(people/'my.csv'), root=str(people/'photos'), out=str(tmp_path/'out'), bf16=True, ema=.9, score_every=1, workers=0, **TINY)
+    config = json.loads((tmp_path/'out'/'config.json').read_text())
+    assert (config['bf16'], config['ema'], config['score_every'], config['loading']['num_workers']) == (True, .9, 1, 0)
