@@ -94,7 +94,7 @@ def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
 
-def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained):
+def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained, workers, ema, score_every):
     "Refuse arguments that could only fail later"
     if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
     _one_of(sampling=(sampling, ('random','pk','shuffle')), split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average','gradnorm','dwa')), positives=(positives, ('sum','mean')))
@@ -103,6 +103,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if bs<2: raise ValueError(f"--bs must be 2 or more (batch normalisation needs company), got {bs}.")
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
+    _check_engine(workers, ema, score_every)
 
 def _check_engine(workers, ema, score_every):
     "The same for what does not change the recipe"
@@ -134,19 +135,26 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    cameras:store_true=False,   # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                    seed:int=0,                 # of order, augmentation and weights
                    bf16:store_true=False,      # compute in bfloat16 where that is safe; the weights stay in float32
-                   workers:int=None,           # processes that load portraits (default: as many as there are cores, up to 8; on a CPU none)
+                   workers:int=None,           # processes that load portraits (default: one a core but one, 8 at most; without a GPU none)
                    ema:float=None,             # average the weights over the steps with this decay, e.g. .999, and end with the average
                    score_every:int=None        # score query and gallery every so many epochs (default: once, at the end)
                   ):
     "Train on your own table of portraits with the paper's recipe"
-    from portrait_nb.runs import new_run, open_run, run_config
-    if resume: return _finish(open_run(resume, annotations, root))
-    _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained)
-    _check_engine(workers, ema, score_every)
-    tasks = _asked_tasks(tasks, annotations)
-    learner = dict(backbone=backbone, split=split, metric_loss=None if metric_loss=='none' else metric_loss, weighting=weighting, pretrained=dict(yes=True, no=False).get(pretrained, pretrained), positives=positives, lr=lr)
-    config = run_config(annotations, root, tasks, n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every, loading=dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), learner=learner)
-    _finish(new_run(out, config))
+    if resume: return _go_on(resume, annotations, root)
+    _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained, workers, ema, score_every)
+    learner = dict(backbone=backbone, split=split, metric_loss=metric_loss, weighting=weighting, pretrained=pretrained, positives=positives, lr=lr)
+    _begin(out, annotations, root, tasks, learner, dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every)
+
+def _go_on(folder, annotations, root):
+    from portrait_nb.runs import open_run
+    _finish(open_run(folder, annotations, root))
+
+def _begin(out, annotations, root, tasks, learner, loading, **kwargs):
+    "A new run, from the words of the command line"
+    from portrait_nb.runs import new_run, run_config
+    words = dict(metric_loss=dict(none=None), pretrained=dict(yes=True, no=False))
+    learner = {k: words.get(k, {}).get(v, v) for k,v in learner.items()}
+    _finish(new_run(out, run_config(annotations, root, _asked_tasks(tasks, annotations), loading=loading, learner=learner, **kwargs)))
 
 def _finish(run):
     "Train what is left, save, score"
