@@ -68,9 +68,9 @@ class Scale:
     def network(self, backbone): # (model of timm, output_stride)
         return tuple(self.stands_for.get(backbone, (backbone,None)))
 
-_small = dict(hrnet_w32=('test_byobnet',16), resnet50=('test_byobnet',None), tf_efficientnetv2_b0=('test_efficientnet',16))
+_small = dict(hrnet_w32=('test_byobnet',8), resnet50=('test_byobnet',16), tf_efficientnetv2_b0=('test_efficientnet',8))
 SCALES = {o.name: o for o in (Scale('tiny',  2,   1e-2, stands_for=_small, preset='tiny', bs=32, even=True),
-                              Scale('small', 10,  4e-3, stands_for=_small, preset='small'),
+                              Scale('small', 20,  4e-3, stands_for=_small, preset='small', even=True),
                               Scale('bench', 20,  2e-3, preset='bench', bs=128, even=True),
                               Scale('paper', 100, 3.5e-4, 'fit_paper', pretrained=True, bs=128, erase=.5))}
 
