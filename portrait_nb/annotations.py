@@ -366,7 +366,7 @@ def _message(csv, root, faults, n_rows, drop=False):
     head = f"{csv}: {_count(len(faults), 'fault')} in {faults.line.nunique():,} of {_count(n_rows, 'row')}"
     lost = (faults.kind=='missing file').sum()==n_rows
     hint = f"\nNot one of the images was found below {root}: is that the right root?" if lost else ''
-    advice = "No good row is left." if drop else 'Mend the csv and read it again, or pass on_error="drop" (in a shell: --drop) to go on with the good rows.'
+    advice = "No good row is left." if drop else 'Mend the csv and read it again, or pass on_error="drop" (portrait_train, portrait_eval and portrait_ablate: --drop) to go on with the good rows.'
     return f"{head}\n\n{_tell(faults)}\n\nBy kind: {_by_kind(faults)}.{hint}\n{advice} The error's `.faults` is a DataFrame of all the faults."
 
 # %% ../nbs/01_annotations.ipynb #70c52e98

@@ -11,6 +11,7 @@ import io, json, os, sys
 from contextlib import nullcontext, redirect_stdout
 from fastcore.script import call_parse, store_true
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 
 # %% ../nbs/30_cli.ipynb #242bc8a7
@@ -44,7 +45,7 @@ def portrait_synth(path:str,            # folder to draw into
 def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretation.png go here
                   data:str=None,       # where the portraits are, or will be drawn (default: out/PRESET)
                   preset:str='small',  # tiny, small, bench or full
-                  epochs:int=None,     # epochs to train (default: what fits five minutes of two cores on small)
+                  epochs:int=None,     # epochs to train (default: 15, about six minutes of two cores on small)
                   seed:int=0           # of the portraits and of the training
                  ):
     "The main job: draw portraits, train, score against an untrained model and chance, describe one portrait"
@@ -117,7 +118,7 @@ def _check_engine(workers, ema, score_every):
 def portrait_train(annotations:str=None,       # csv, needed: image, split (train, query, gallery), identity, and a column a sub-task
                    root:str=None,              # folder that the paths in it start from, needed
                    out:str='out/train',        # the run goes here: checkpoints, log, curves, model, scores; nothing is overwritten
-                   resume:str=None,            # folder of a run that was broken off: go on with it, with the arguments that it was begun with
+                   resume:str=None,            # folder of a run that was broken off: go on with it as it was begun; beside it only annotations, root and workers
                    tasks:str=None,             # json file of sub-tasks (default: the paper's eight, where the table has them)
                    backbone:str='hrnet_w32',   # any timm model
                    pretrained:str='yes',       # yes (ImageNet weights, needs the network once), no, or a file of weights
@@ -137,17 +138,22 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    bf16:store_true=False,      # compute in bfloat16 where that is safe; the weights stay in float32
                    workers:int=None,           # processes that load portraits (default: one a core but one, 8 at most; without a GPU none)
                    ema:float=None,             # average the weights over the steps with this decay, e.g. .999, and end with the average
-                   score_every:int=None        # score query and gallery every so many epochs (default: once, at the end)
+                   score_every:int=None        # score query and gallery every so many epochs, and keep the best as best.pt (default: once, at the end; model/ holds the last epoch)
                   ):
     "Train on your own table of portraits with the paper's recipe"
-    if resume: return _go_on(resume, annotations, root)
+    if resume: return _go_on(**locals())
     _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained, workers, ema, score_every)
     learner = dict(backbone=backbone, split=split, metric_loss=metric_loss, weighting=weighting, pretrained=pretrained, positives=positives, lr=lr)
     _begin(out, annotations, root, tasks, learner, dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every)
 
-def _go_on(folder, annotations, root):
+def _go_on(resume, annotations, root, workers, **others):
+    "Go on with a run, as it was begun"
     from portrait_nb.runs import open_run
-    _finish(open_run(folder, annotations, root))
+    usual = signature(portrait_train).parameters
+    odd = [k for k,v in others.items() if v!=usual[k].default]
+    if odd: raise ValueError(f"--{odd[0]} is for a new run; '{resume}' goes on as it was begun, and beside --resume there are --annotations, --root and --workers only.")
+    _check_engine(workers, None, None)
+    _finish(open_run(resume, annotations, root, workers))
 
 def _begin(out, annotations, root, tasks, learner, loading, **kwargs):
     "A new run, from the words of the command line"
@@ -171,7 +177,7 @@ def _finish(run):
 def _report(scores, fname=None):
     "Print the scores; write them too, where `fname` says so"
     from portrait_nb.learner import score_table
-    table = score_table(model=scores)
+    table = score_table(plain=True, model=scores)
     print(table.rename_axis(None).round(3).to_string(header=False))
     if fname:
         table.round(5).to_csv(fname)
@@ -217,6 +223,7 @@ def portrait_eval(model:str,        # folder of a saved model
                   features:store_true=False, # score another tool's features: query.npz and gallery.npz in place of model and table, each with features (N, d), ids, perhaps groups and cams
                   out:str=None,     # also write the scores to this csv
                   report:str=None,  # write intervals, labels, subgroups and calibration to csv files in this folder
+                  by:str=None,      # sub-tasks that make the subgroups of the report, with commas (default: gender,age, where they are there)
                   drop:store_true=False, # leave faulty rows out instead of stopping
                   cameras:store_true=False # by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                  ):
@@ -226,23 +233,25 @@ def portrait_eval(model:str,        # folder of a saved model
     from portrait_nb.learner import load_portrait_model, report_model, score_model
     from fastai.torch_core import default_device
     if features:
-        odd = [k for k,v in dict(root=root, report=report, drop=drop, cameras=cameras).items() if v]
+        odd = [k for k,v in dict(root=root, report=report, by=by, drop=drop, cameras=cameras).items() if v]
         if odd: raise ValueError(f"--{odd[0]} is for a model and a table; with --features only --out goes.")
         return _eval_features(model, annotations, out)
     root = root or Path(annotations).parent
     if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
+    if by and not report: raise ValueError("--by makes the subgroups of a report: give --report FOLDER with it.")
     net = load_portrait_model(model, default_device())
+    if by: _one_of(**{'by': (o, [t.name for t in net.tasks.attributes if not t.multilabel]) for o in by.split(',')})
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))
     _report(score_model(net, query, gallery, cameras), out)
-    if report: print(f"\nWritten to {report}: {', '.join(o.name for o in report_model(net, query, gallery, cameras, folder=report))}")
+    if report: print(f"\nWritten to {report}: {', '.join(o.name for o in report_model(net, query, gallery, cameras, report, by=by and by.split(',')))}")
 
 def _eval_features(query, gallery, out):
     "Score the features of another tool"
     from portrait_nb.report import score_features
     found = score_features(query, gallery)
     print(found)
-    if out: _report(dict(macro_mAP=found.macro_mAP, mAP=found.mAP, **{f'macro_rank{k}':v for k,v in found.macro_cmc.items()}, **{f'rank{k}':v for k,v in found.cmc.items()}), out)
+    if out: _report(dict(mAP=found.macro_mAP, **{f'rank{k}':v for k,v in found.macro_cmc.items()}, plain_mAP=found.mAP, **{f'plain_rank{k}':v for k,v in found.cmc.items()}), out)
 
 @call_parse
 @says_why
@@ -264,11 +273,15 @@ def portrait_interpret(model:str,         # folder of a saved model
     if out: plot_interpretation(photo, told, found, gallery, fname=out)
 
 # %% ../nbs/30_cli.ipynb #cf20918d
-def _ablation_data(scale, annotations, root):
+def _ablation_data(scale, annotations, root, tasks, drop):
     "The DataLoaders of a scale: drawn portraits, or the photographs of a table"
     from portrait_nb.ablation import drawn_loaders, table_loaders
+    from portrait_nb.annotations import read_annotations
     if annotations and not root or not scale.preset and not annotations: raise ValueError("give your table and the folder of its pictures: --annotations my.csv --root photos/")
-    return table_loaders(scale, annotations, root, _asked_tasks(None, annotations)) if annotations else drawn_loaders(scale, root or f'out/{scale.preset}')
+    if (tasks or drop) and not annotations: raise ValueError("--tasks and --drop are for a table of your own: give --annotations my.csv --root photos/ with them.")
+    if not annotations: return drawn_loaders(scale, root or f'out/{scale.preset}')
+    tasks = _asked_tasks(tasks, annotations)
+    return table_loaders(scale, read_annotations(annotations, root, tasks, on_error='drop' if drop else 'raise'), root, tasks)
 
 def _seeds(words):
     try: return [int(o) for o in str(words).split(',')]
@@ -281,6 +294,8 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
                     seeds:str='0',          # whole numbers, with commas between them
                     annotations:str=None,   # csv of your own portraits (default: portraits are drawn)
                     root:str=None,          # folder of their pictures; of drawn portraits: where they are, or will be (default: out/PRESET)
+                    tasks:str=None,         # json file of sub-tasks (default: the paper's eight, where the table has them)
+                    drop:store_true=False,  # leave faulty rows out instead of stopping
                     out:str='out/ablation', # folder of the runs
                     results:str=None,       # csv that lines are added to (default: OUT/PRESET.csv)
                     cameras:store_true=False # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
@@ -289,7 +304,7 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
     from portrait_nb.ablation import ROWS, SCALES, TABLE4, summary
     chosen = rows.split(',') if rows else list(TABLE4.rows)
     _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(ROWS.rows)) for o in chosen if o not in ROWS.rows})
-    dls = _ablation_data(SCALES[preset], annotations, root)
+    dls = _ablation_data(SCALES[preset], annotations, root, tasks, drop)
     found = ROWS.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
     for score in ('PIQ','mAP'):
         if score in found and found[score].notna().any(): print(f'\n{score}\n{summary(found, score, chosen).round(3).to_string()}')

@@ -28,15 +28,25 @@ def provenance(**config)->dict: # `config`: what was run, e.g. preset, seed, epo
 # %% ../nbs/25_demo.ipynb #e13bcfac
 DEMO = dict(backbone='test_resnet', output_stride=16, metric_loss=None, weighting='uncertainty', erase=.1, n_epoch=15, lr=1e-2) # what `make demo` trains
 
-def train_portraits(dls, n_epoch, lr, seed=0, **kwargs):
+def train_portraits(dls,         # of `portrait_dls`
+                    n_epoch:int, # one cycle over them
+                    lr:float,    # the highest rate of the cycle
+                    seed:int=0,  # of weights and order
+                    **kwargs     # of `fss_learner`: backbone, split, losses
+                   ):            # the Learner
     "A Learner of `fss_learner(dls, **kwargs)` trained from scratch with one cycle, in bfloat16 where that pays"
     set_seed(seed, reproducible=True)
     learn = fss_learner(dls, pretrained=False, cbs=[SkipValidation(), *([BF16()] if bf16_pays(dls.device) else [])], **kwargs)
     learn.fit_one_cycle(n_epoch, lr)
     return learn
 
-def drawn_dls(root, preset, seed=0, erase=.5, bs=64):
-    "Draw the portraits of `preset` into `root`, or find them there, and load them; `erase` is the share of train portraits that lose a box"
+def drawn_dls(root,           # folder
+              preset:str,     # of `PRESETS`
+              seed:int=0,     # of the drawing
+              erase:float=.5, # share of the train portraits that lose a box
+              bs:int=64       # portraits a batch
+             ):               # DataLoaders
+    "Draw the portraits of a preset into a folder, or find them there, and load them"
     make_portraits(root, preset, seed)
     size = PRESETS[preset].size
     return portrait_dls(read_annotations(Path(root)/'annotations.csv', root, PORTRAIT), root, PORTRAIT, size=size, bs=bs, seed=seed, augment=Augment(size, erase=erase))

@@ -21,7 +21,7 @@ from .data import Augment, PortraitLoader
 from .learner import PortraitLearner
 
 # %% ../nbs/14b_distributed.ipynb #10728308
-if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install 'portrait_nb[distributed]', or pip install accelerate.")
+if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install -e '.[distributed]' in the clone, or pip install accelerate.")
 
 # %% ../nbs/14b_distributed.ipynb #acdc9456
 from accelerate import DistributedDataParallelKwargs, PartialState
@@ -148,7 +148,11 @@ def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, mom
 # %% ../nbs/14b_distributed.ipynb #cb7e4e90
 class SharedTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer`, with the losses of the batch of all processes"
-    def __init__(self, sync_bn=True, gather=True, **kwargs):
+    def __init__(self,
+                 sync_bn:bool=True, # statistics of batch normalisation over all processes?
+                 gather:bool=True,  # features of all processes for the metric losses, with their gradients?
+                 **kwargs           # of fastai's `DistributedTrainer`
+                ):
         kept = [DistributedDataParallelKwargs(broadcast_buffers=False)] # equal on every process without it
         super().__init__(sync_bn, **{'kwargs_handlers': kept, **kwargs})
         self.gather = gather

@@ -22,7 +22,7 @@ from .losses import PortraitLoss
 from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
 from .report import portrait_report, save_report
-from .tasks import Tasks
+from .tasks import Task, Tasks
 from .weighting import DynamicWeights
 
 # %% ../nbs/14_learner.ipynb #6cb6e68d
@@ -102,7 +102,9 @@ def run_model(model,    # a PortraitNet
     finally: model.train(was)
     return torch.cat(embs) if embs else None, {t.name: torch.cat([o[t.name] for o in logits]) if logits else torch.zeros(0, t.n_labels) for t in model.tasks}
 
-def decide(task, logits):
+def decide(task:Task, # single- or multi-label
+           logits     # (N, n_labels)
+          ):          # (N,) indices of labels; multi-label: (N, n_labels) of 0 and 1
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
@@ -209,9 +211,11 @@ def chance_scores(dls,       # from `portrait_dls`
     runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras) for _ in range(n)]
     return {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
 
-def score_table(**columns)->pd.DataFrame: # a column a model: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`
+def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
+                **columns)->pd.DataFrame: # a column a model: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`
     "Scores side by side, PIQ last"
-    shown = [k for k in next(iter(columns.values())) if k not in ('plain_mAP','plain_rank1','n_queries','n_valid')]
+    hidden = ['n_queries','n_valid'] if plain else ['plain_mAP','plain_rank1','n_queries','n_valid']
+    shown = [k for k in next(iter(columns.values())) if k not in hidden]
     return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
 
 # %% ../nbs/14_learner.ipynb #4cd7b93d

@@ -254,12 +254,14 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
                     probabilities=None, # {sub-task: (N, n_labels)}, for the calibration error
                     found=None,         # `RetrievalScores`
                     query_rows=None,    # which of the portraits the queries are
-                    by=('gender','age'),# sub-tasks whose actual labels make the subgroups
+                    by=None,            # sub-tasks whose actual labels make the subgroups; None: those of gender and age that are there
                     **kwargs            # of `score_intervals`: n, level, seed, groups
-                   )->dict:             # {'intervals','labels','subgroups': DataFrame, 'calibration': Series}
+                   )->dict:             # {'intervals','labels','subgroups': DataFrame, 'calibration': Series}; without `by` no 'subgroups', without `probabilities` no 'calibration'
     "Everything of this notebook about one model"
     actual = {k: _array(a) for k,(_,a) in labels.items()}
-    by = [k for k in by if k in actual and actual[k].ndim==1]
+    can = [k for k in actual if actual[k].ndim==1]
+    if odd := [k for k in by or () if k not in can]: raise ValueError(f"no subgroups can be made by '{odd[0]}'; there are {', '.join(can) or 'no sub-tasks of one label a portrait'}.")
+    by = [k for k in ('gender','age') if k in can] if by is None else list(by)
     names = {k: [tasks[k].labels[int(o)] if o>=0 else '' for o in actual[k]] for k in by}
     report = dict(intervals=score_intervals(found, labels, identities, tasks, **kwargs) if found or labels else pd.DataFrame(),
                   labels=pd.concat({k: class_report(*v, tasks[k].labels) for k,v in labels.items()}, names=['sub-task']) if labels else pd.DataFrame())

@@ -334,7 +334,7 @@ def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
     df = read_annotations(config['annotations'], config['root'], tasks, on_error='drop' if config['drop'] else 'raise')
-    if len(df)!=config.setdefault('rows', len(df)): raise RunError(f"{len(df):,} rows of '{config['annotations']}' can be used, {config['rows']:,} could when the run was begun: are all pictures where they were?")
+    if len(df)!=config.setdefault('rows', len(df)): raise RunError(f"{len(df):,} rows of '{config['annotations']}' can be used, {config['rows']:,} could when the run was begun: put all pictures back where they were, or say where they are now (in a shell: --root).")
     if isinstance(loading.get('augment'), dict): loading['augment'] = Augment(loading.get('size', (256,128)), **loading['augment'])
     set_seed(config['seed']) # the loaders that are not shuffled draw their generators too
     dls = portrait_dls(df, config['root'], tasks, seed=config['seed'], **loading)
@@ -427,13 +427,15 @@ def read_config(path)->dict:
 
 def open_run(path,             # folder of a run
              annotations=None, # the same table, where it is now; None: where it was
-             root=None         # the same pictures, where they are now; None: where they were
+             root=None,        # the same pictures, where they are now; None: where they were
+             workers:int=None  # processes that load portraits, from now on; None: as many as before
             )->Run:
     "Take up a run where it stopped, or look at a finished one"
     path,config = Path(path),read_config(path)
     for k,v in dict(annotations=annotations, root=root).items():
         if v is not None: config[k] = os.path.abspath(v)
-    if not Path(config['annotations']).is_file(): raise RunError(f"The table of '{path}' is gone: there is no '{config['annotations']}'. Put it back, or say where it is now.")
+    if workers is not None: config['loading']['num_workers'] = workers
+    if not Path(config['annotations']).is_file(): raise RunError(f"The table of '{path}' is gone: there is no '{config['annotations']}'. Put it back, or say where it is now (in a shell: --annotations).")
     if _sha256(config['annotations'])!=config['sha256']: raise RunError(f"'{config['annotations']}' is not the table that '{path}' was begun with (its SHA-256 differs): put that one back, or begin a new run.")
     _join(config)
     built = {**config, 'learner': {**config['learner'], 'pretrained': False}} if (path/LAST).exists() else config
@@ -478,7 +480,7 @@ def _fit(self:Run, cbs):
         raise RunError(f"{LOST_WORKER} {self.kept}") from None
     return self.learn
 
-LOST_WORKER = "A process that reads pictures has died, which is mostly for lack of memory: ask for fewer of them, or for smaller batches."
+LOST_WORKER = "A process that reads pictures has died, which is mostly for lack of memory: ask for fewer of them (in a shell: --workers), or begin a run with smaller batches."
 
 @patch
 def _train(self:Run, cbs):

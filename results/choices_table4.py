@@ -7,7 +7,7 @@ from portrait_nb.ablation import OURS, SCALES, TABLE4, Experiments, drawn_loader
 
 SMALL = SCALES['small']
 SHORT = replace(SMALL, n_epoch=8)
-COARSE = replace(SHORT, stands_for=dict(hrnet_w32=('test_byobnet',16), tf_efficientnetv2_b0=('test_efficientnet',16), convnext_tiny=('test_convnext3',16)))
+COARSE = replace(SHORT, stand_ins=dict(hrnet_w32=('test_byobnet',16), tf_efficientnetv2_b0=('test_efficientnet',16), convnext_tiny=('test_convnext3',16)))
 BACKBONES = Experiments([OURS['no-metric'], OURS['efficientnet'], replace(OURS['no-metric'], name='convnext', backbone='convnext_tiny', lr_factor=.25)])
 
 if __name__=='__main__':

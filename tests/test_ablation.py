@@ -12,7 +12,7 @@ from portrait_nb.metrics import piq
 from portrait_nb.runs import RunError
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
-SHORT = Scale('short', 2, 1e-2, stands_for=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
+SHORT = Scale('short', 2, 1e-2, stand_ins=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
 
 def loaders(portraits, tasks=PORTRAIT, **kwargs):
     root, df = portraits
@@ -44,10 +44,10 @@ def test_the_same_portraits_in_other_batches(portraits):
 def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
     dls, row = loaders(portraits), Row('a')
     key = run_key(dls, row, SHORT, 0)
-    assert key == run_key(loaders(portraits), replace(row, name='b'), replace(SHORT, name='other'), 0) == run_key(same_data(dls, seed=5), row, SHORT, 0) == run_key(dls, row, replace(SHORT, stands_for={**SHORT.stands_for, 'resnet50': ('test_resnet', None)}), 0)
+    assert key == run_key(loaders(portraits), replace(row, name='b'), replace(SHORT, name='other'), 0) == run_key(same_data(dls, seed=5), row, SHORT, 0) == run_key(dls, row, replace(SHORT, stand_ins={**SHORT.stand_ins, 'resnet50': ('test_resnet', None)}), 0)
     root, df = portraits
     other = [run_key(dls, replace(row, lam=.1), SHORT, 0), run_key(dls, row, replace(SHORT, n_epoch=3), 0), run_key(dls, row, SHORT, 1), run_key(loaders((root, df[:-1])), row, SHORT, 0), run_key(loaders(portraits, augment=False), row, SHORT, 0)]
-    other.append(run_key(dls, row, replace(SHORT, stands_for={'hrnet_w32': ('test_byobnet', None)}), 0))
+    other.append(run_key(dls, row, replace(SHORT, stand_ins={'hrnet_w32': ('test_byobnet', None)}), 0))
     assert len({key, *other}) == 7
 
 @pytest.mark.parametrize('tasks', [PORTRAIT, Tasks(PORTRAIT.attributes), Tasks([PORTRAIT['identity']])], ids=['portrait', 'attributes', 'identity'])

@@ -1,5 +1,5 @@
 "The commands as a user runs them: round trips on tiny sets, and the sentences in which mistakes end."
-import json, subprocess, sys
+import json, shutil, subprocess, sys
 from pathlib import Path
 
 import matplotlib
@@ -176,7 +176,7 @@ def test_eval_scores_features_of_any_tool(tmp_path, capsys):
     q, g = files['query'], files['gallery']
     want = retrieval_scores(q['features'], g['features'], q['ids'], g['ids'], query_cams=q['cams'], gallery_cams=g['cams'])
     cli.portrait_eval(str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz'), features=True, out=str(tmp_path/'scores.csv'))
-    assert pd.read_csv(tmp_path/'scores.csv', index_col='score').model['macro_mAP'] == pytest.approx(want.macro_mAP, abs=1e-5)
+    assert pd.read_csv(tmp_path/'scores.csv', index_col='score').model[['mAP', 'plain_mAP']].tolist() == pytest.approx([want.macro_mAP, want.mAP], abs=1e-5)
     with pytest.raises(SystemExit, match='--report is for a model and a table'): cli.portrait_eval(str(tmp_path/'query.npz'), str(tmp_path/'gallery.npz'), features=True, report=str(tmp_path/'r'))
     np.savez(tmp_path/'half.npz', features=q['features'])
     with pytest.raises(SystemExit, match="no array 'ids'"): cli.portrait_eval(str(tmp_path/'half.npz'), str(tmp_path/'gallery.npz'), features=True)
@@ -196,3 +196,38 @@ def test_what_trains_is_written_into_the_run(people, tmp_path):
     cli.portrait_train(annotations=str(people/'my.csv'), root=str(people/'photos'), out=str(tmp_path/'out'), bf16=True, ema=.9, score_every=1, workers=0, **TINY)
     config = json.loads((tmp_path/'out'/'config.json').read_text())
     assert (config['bf16'], config['ema'], config['score_every'], config['loading']['num_workers']) == (True, .9, 1, 0)
+
+
+def test_resume_takes_no_other_recipe(trained, people, tmp_path, capsys):
+    for wrong, word in ((dict(epochs=200), '--epochs is for a new run'), (dict(bf16=True), '--bf16 is for a new run'), (dict(out='elsewhere'), '--out is for'), (dict(workers=-1), '--workers must be 0 or more')):
+        with pytest.raises(SystemExit, match=word): cli.portrait_train(resume=str(trained), **wrong)
+    shutil.copytree(people/'photos', tmp_path/'photos')
+    cli.portrait_train(resume=str(trained), root=str(tmp_path/'photos'), workers=1)
+    assert 'is finished: all 1 epochs are done' in capsys.readouterr().out
+
+
+def test_both_kinds_of_mean_are_told(trained):
+    scores = pd.read_csv(trained/'scores.csv', index_col='score').model
+    assert list(scores.index[:2]) == ['mAP', 'rank1'] and {'plain_mAP', 'plain_rank1'} <= set(scores.index) and 'n_queries' not in scores.index
+
+
+def test_the_subgroups_that_were_asked_for(trained, people, tmp_path):
+    where = (str(trained/'model'), str(people/'my.csv'), str(people/'photos'))
+    cli.portrait_eval(*where, report=str(tmp_path/'r'), by='gender')
+    assert set(pd.read_csv(tmp_path/'r/report_subgroups.csv').gender) <= {'male', 'female'}
+    with pytest.raises(SystemExit, match="--by must be one of gender, got 'expression'"): cli.portrait_eval(*where, report=str(tmp_path/'r'), by='expression')
+    with pytest.raises(SystemExit, match='--by makes the subgroups of a report'): cli.portrait_eval(*where, by='gender')
+
+
+def test_rows_of_a_table_of_ones_own(people, tmp_path, capsys, monkeypatch):
+    from portrait_nb import ablation
+    monkeypatch.setitem(ablation.SCALES, 'tiny', ablation.Scale('tiny', 1, 1e-2, stand_ins=dict(hrnet_w32=('test_resnet', None)), preset='tiny', bs=4))
+    monkeypatch.setattr(ablation.table_loaders, '__defaults__', (*ablation.table_loaders.__defaults__[:-1], (32, 16)))
+    (tmp_path/'my.json').write_text(json.dumps(Tasks([Task('identity', 'appearance', None), Task('gender', 'appearance', ['male', 'female'])]).to_dict()))
+    pd.concat([pd.read_csv(people/'my.csv'), pd.DataFrame([dict(image='gone.png', split='train', identity='p0', gender='male')])]).to_csv(tmp_path/'my.csv', index=False)
+    own = dict(preset='tiny', rows='fss', annotations=str(tmp_path/'my.csv'), root=str(people/'photos'), out=str(tmp_path/'out'), tasks=str(tmp_path/'my.json'))
+    with pytest.raises(SystemExit, match='gone.png'): cli.portrait_ablate(**own)
+    cli.portrait_ablate(**own, drop=True)
+    lines = pd.read_csv(tmp_path/'out/tiny.csv')
+    assert lines.train_images.tolist() == [6] and 'gender' in lines and 'expression' not in lines and 'PIQ' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='--tasks and --drop are for a table of your own'): cli.portrait_ablate(preset='tiny', drop=True)

@@ -310,6 +310,18 @@ def test_a_checkpoint_of_another_learner_is_refused(unbroken, tmp_path, kind, kw
     with pytest.raises((RunError, ValueError), match=words): quiet(open_run(path))
 
 
+def test_a_run_goes_on_with_other_workers(start, unbroken, portraits, tmp_path):
+    assert start(tmp_path/'run', config_of(portraits[0]), 'batch:1') == -signal.SIGKILL
+    assert start(tmp_path/'run', 2, target=with_workers) == 0
+    same_end(unbroken('plain'), tmp_path/'run')
+
+
+def with_workers(path, n):
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method('fork', force=True)
+    quiet(open_run(path, workers=n))
+
+
 def test_torchs_optimisers_resume_too(portraits, tmp_path, monkeypatch):
     build = runs.fss_learner
     monkeypatch.setattr(runs, 'fss_learner', partial(build, opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))

@@ -1,0 +1,75 @@
+"The reproductions on photographs: the same cells, by one path in the environment"
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from conftest import write_set
+from test_sources import market_tree
+
+import portrait_nb.ablation as ablation
+from portrait_nb.ablation import SCALES, TABLE4, TABLE5, read_results
+
+NOTEBOOKS = Path(__file__).parents[1]/'nbs'/'reproductions'
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    "The paper's scale, with small networks for an epoch; a folder like a checkout's, to run notebooks from"
+    small = replace(SCALES['tiny'], name='paper', n_epoch=1, preset=None, bs=12, stand_ins={o: ('test_byobnet', 32) for o in ('hrnet_w32', 'resnet50')})
+    monkeypatch.setitem(SCALES, 'paper', small)
+    monkeypatch.setattr(ablation.table_loaders, '__defaults__', (*ablation.table_loaders.__defaults__[:-1], (64, 32)))
+    there = tmp_path/'checkout/nbs/reproductions'
+    there.mkdir(parents=True)
+    (there.parent/'facts').symlink_to(NOTEBOOKS.parent/'facts')
+    (tmp_path/'checkout/results').symlink_to(NOTEBOOKS.parents[1]/'results')
+    monkeypatch.chdir(there)
+    yield tmp_path/'checkout/out/ablation'
+    plt.close('all')
+
+
+def run(name):
+    "Every code cell of a notebook"
+    names = dict(display=lambda *_: None)
+    for cell in json.loads((NOTEBOOKS/f'{name}.ipynb').read_text())['cells']:
+        if cell['cell_type'] == 'code': exec(''.join(cell['source']), names)
+    return names
+
+
+@pytest.fixture
+def portrait250k(monkeypatch, tmp_path):
+    write_set(tmp_path/'p250k', n=60)
+    monkeypatch.setenv('PORTRAIT250K', str(tmp_path/'p250k/annotations.csv'))
+
+
+@pytest.mark.parametrize('name', ['metric_loss', 'weighting', 'sampling', 'backbone', 'sharing'])
+def test_a_question_on_photographs(quick, portrait250k, tmp_path, name):
+    told = run(f'table4_{name}')
+    lines = read_results(quick/'paper.csv')
+    assert set(lines.row) == set(told['rows']) and set(lines.scale) == {'paper'} and set(lines.train_images) == {30}
+    assert set(lines.data) == {str(tmp_path/'p250k')} and set(told['results'].row) == set(told['rows'])
+    assert set(told['differences'].a) <= set(told['rows']) and (told['differences'].trainings == 1).all()
+
+
+def test_the_summary_of_what_was_trained(quick, portrait250k):
+    rows = ['fss', 'br', 'triplet']
+    scale, dls = ablation.loaders_of('PORTRAIT250K')
+    TABLE4.run(dls, scale, rows, out=quick, results=quick/'paper.csv')
+    told = run('summary')
+    assert set(told['four'].row) == set(rows) and set(told['verdicts'].index) == {('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet')}
+    assert set(told['verdicts'].ours) == {'one training'}
+
+
+def test_table5_on_market1501(quick, monkeypatch, tmp_path):
+    root = tmp_path/'Market-1501-v15.09.15'
+    market_tree(root)
+    monkeypatch.setenv('MARKET1501', str(root))
+    monkeypatch.setitem(SCALES, 'paper', replace(SCALES['paper'], bs=8))
+    told = run('table5')
+    lines = read_results(quick/'table5_paper.csv')
+    assert set(lines.row) == set(TABLE5.rows) and set(lines.train_images) == {9} and lines.plain_mAP.between(0, 1).all()
+    assert set(lines.data) == {str(root)} and told['dls'].tasks.names == ['identity']
+    assert pd.notna(lines.plain_rank1).all()
