@@ -2,7 +2,7 @@
 python results/table4_small.py     trains what is missing; several processes may run it side by side, and each goes on where one was killed. It writes
 
 table4_small.csv, _losses.csv   a line a training: setting, circumstances, all scores with their intervals; losses and uncertainties by epoch
-table4_small_differences.csv    pairs of rows that have all their trainings, compared on the same drawn people, luck of training counted in
+table4_small_differences.csv    pairs of rows, compared on the same drawn people over the seeds that both have, luck of training counted in
 table4_small_thresholds.csv     the expression by what probability claims a label: macro F1, and the average precision, which has no threshold"""
 import itertools
 from pathlib import Path
@@ -34,11 +34,18 @@ def expression(dls, row, seed):
                              borne=actual[known].float().mean().item()))
 
 
+def of_seeds(done, pairs):
+    "{the seeds that both rows of a pair have: such pairs}"
+    seeds, groups = done.groupby('row').seed.agg(set), {}
+    for a, b in dict.fromkeys(pairs): groups.setdefault(tuple(sorted(seeds.get(a, set()) & seeds.get(b, set()))), []).append((a, b))
+    return groups
+
+
 if __name__ == '__main__':
     dls, csv = drawn_loaders(SCALES['small'], 'out/small'), f'{HERE}.csv'
     done = ROWS.run(dls, 'small', seeds=SEEDS, out=OUT, results=csv, data='drawn portraits, preset small (synthetic)')
-    whole, made = done.row.value_counts()[lambda o: o == len(SEEDS)].index, {k: environment()[k] for k in ('commit', 'date')}
-    pairs = [o for o in dict.fromkeys(ASKED+FIVE+OURS+BEST) if set(o) <= set(whole)]
-    ROWS.differences(dls, pairs, 'small', SEEDS, OUT).round(5).assign(**made).to_csv(f'{HERE}_differences.csv', index=False)
+    made = {k: environment()[k] for k in ('commit', 'date')}
+    told = [ROWS.differences(dls, pairs, 'small', seeds, OUT) for seeds, pairs in of_seeds(done, ASKED+FIVE+OURS+BEST).items() if len(seeds) > 1]
+    pd.concat(told).round(5).assign(**made).to_csv(f'{HERE}_differences.csv', index=False)
     told = [expression(dls, o.row, o.seed) for o in done.itertuples() if pd.notna(o.expression)]
     pd.concat(told).round(5).assign(**made).to_csv(f'{HERE}_thresholds.csv', index=False)
