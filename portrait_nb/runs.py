@@ -428,7 +428,7 @@ def read_config(path)->dict:
 def open_run(path,             # folder of a run
              annotations=None, # the same table, where it is now; None: where it was
              root=None,        # the same pictures, where they are now; None: where they were
-             workers:int=None  # processes that load portraits, from now on; None: as many as before
+             workers:int=None  # processes that load portraits this time; None: as the run was begun
             )->Run:
     "Take up a run where it stopped, or look at a finished one"
     path,config = Path(path),read_config(path)
