@@ -1,10 +1,14 @@
 """The tables of `reproductions`: every row of Table 4, of Table 5 and of ours, three trainings each, on the drawn portraits of seed 0 (synthetic).
-python results/table4_small.py     trains what is missing; several processes may run it side by side, and each goes on where one was killed. It writes
+python results/table4_small.py          trains what is missing; several processes may run it side by side, and each goes on where one was killed. It writes
 
 table4_small.csv, _losses.csv   a line a training: setting, circumstances, all scores with their intervals; losses and uncertainties by epoch
 table4_small_differences.csv    pairs of rows, compared on the same drawn people over the seeds that both have, luck of training counted in
-table4_small_thresholds.csv     the expression by what probability claims a label: macro F1, and the average precision, which has no threshold"""
+table4_small_thresholds.csv     the expression by what probability claims a label: macro F1, and the average precision, which has no threshold
+
+python results/table4_small.py short    the same at half the length, with maps of half the resolution: table4_short*.csv"""
 import itertools
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +20,18 @@ from portrait_nb.ablation import ROWS, SCALES, _told, drawn_loaders
 from portrait_nb.metrics import macro_f1
 from portrait_nb.runs import environment
 
-HERE, OUT, SEEDS = Path(__file__).with_suffix(''), 'out/ablation', (0, 1, 2)
+OUT, SEEDS = 'out/ablation', (0, 1, 2)
+SHORT = replace(SCALES['small'], n_epoch=10, even=False, stand_ins=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)))
 ASKED = [('shared', 'single'), ('fss', 'single'), ('fss', 'shared'), ('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet'), ('uncertainty', 'br'), ('uncertainty', 'single'), ('pk', 'shared'), ('shuffle', 'shared'), ('resnet50', 'shared')]
 FIVE = [(f'reid-{a}{end}', f'reid-{b}{end}') for end in ('', '-pk') for a, b in (('triplet', 'none'), ('br', 'none'), ('br', 'triplet'))]
-OURS = [('no-metric', 'fss'), ('gradnorm', 'fss'), ('dwa', 'fss'), ('br-mean', 'uncertainty'), ('br-light', 'uncertainty'), ('br-mean', 'br-light'), ('no-metric', 'br-light'), ('adjusted', 'no-metric'), ('efficientnet', 'no-metric')]
+OURS = [('no-metric', 'fss'), ('gradnorm', 'fss'), ('dwa', 'fss'), ('br-mean', 'uncertainty'), ('br-light', 'uncertainty'), ('br-mean', 'br-light'), ('no-metric', 'br-mean'), ('no-metric', 'br-light'), ('adjusted', 'no-metric'), ('efficientnet', 'no-metric')]
 BEST = list(itertools.product(('no-metric', 'adjusted', 'gradnorm', 'dwa', 'br-mean', 'br-light', 'efficientnet'), ('uncertainty', 'single')))
 THRESHOLDS = np.arange(.05, .96, .05).round(2)
 
 
-def expression(dls, row, seed):
+def expression(dls, row, seed, scale):
     "The expression of one training by threshold"
-    sure = next(o['sure']['expression'] for o in _told(dls, ROWS[row], SCALES['small'], seed, OUT, False) if 'expression' in o['sure']).float()
+    sure = next(o['sure']['expression'] for o in _told(dls, ROWS[row], scale, seed, OUT, False) if 'expression' in o['sure']).float()
     actual = torch.cat([o.dataset.labels['expression'] for o in (dls.query, dls.gallery)])
     known = (actual != -1).all(1)
     precision = average_precision_score(actual[known], sure[known], average='macro')
@@ -42,10 +47,12 @@ def of_seeds(done, pairs):
 
 
 if __name__ == '__main__':
-    dls, csv = drawn_loaders(SCALES['small'], 'out/small'), f'{HERE}.csv'
-    done = ROWS.run(dls, 'small', seeds=SEEDS, out=OUT, results=csv, data='drawn portraits, preset small (synthetic)')
+    name = 'short' if sys.argv[1:] == ['short'] else 'small'
+    here, scale = Path(__file__).parent/f'table4_{name}', dict(short=SHORT, small=SCALES['small'])[name]
+    dls = drawn_loaders(scale, 'out/small')
+    done = ROWS.run(dls, scale, seeds=SEEDS, out=OUT, results=f'{here}.csv', data='drawn portraits, preset small (synthetic)')
     made = {k: environment()[k] for k in ('commit', 'date')}
-    told = [ROWS.differences(dls, pairs, 'small', seeds, OUT) for seeds, pairs in of_seeds(done, ASKED+FIVE+OURS+BEST).items() if len(seeds) > 1]
-    pd.concat(told).round(5).assign(**made).to_csv(f'{HERE}_differences.csv', index=False)
-    told = [expression(dls, o.row, o.seed) for o in done.itertuples() if pd.notna(o.expression)]
-    pd.concat(told).round(5).assign(**made).to_csv(f'{HERE}_thresholds.csv', index=False)
+    told = [ROWS.differences(dls, pairs, scale, seeds, OUT) for seeds, pairs in of_seeds(done, ASKED+FIVE+OURS+BEST).items() if len(seeds) > 1]
+    pd.concat(told).round(5).assign(**made).to_csv(f'{here}_differences.csv', index=False)
+    told = [expression(dls, o.row, o.seed, scale) for o in done.itertuples() if pd.notna(o.expression)]
+    pd.concat(told).round(5).assign(**made).to_csv(f'{here}_thresholds.csv', index=False)
