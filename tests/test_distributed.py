@@ -393,7 +393,7 @@ def test_the_command_under_torchrun(portraits, tmp_path):
 def test_without_accelerate_a_sentence(monkeypatch):
     for o in ('portrait_nb.distributed', 'fastai.distributed'): monkeypatch.delitem(sys.modules, o)
     monkeypatch.setitem(sys.modules, 'accelerate', None)
-    with pytest.raises(ImportError, match="needs Hugging Face Accelerate: pip install 'portrait_nb\\[distributed\\]'"): importlib.import_module('portrait_nb.distributed')
+    with pytest.raises(ImportError, match="needs Hugging Face Accelerate: pip install -e '.\\[distributed\\]'"): importlib.import_module('portrait_nb.distributed')
 
 
 def test_a_loader_that_was_looked_at_can_still_be_shared(portraits):
