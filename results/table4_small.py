@@ -49,9 +49,8 @@ def of_seeds(done, pairs):
 if __name__ == '__main__':
     name = 'short' if sys.argv[1:] == ['short'] else 'small'
     here, scale = Path(__file__).parent/f'table4_{name}', dict(short=SHORT, small=SCALES['small'])[name]
-    dls = drawn_loaders(scale, 'out/small')
+    made, dls = {k: environment()[k] for k in ('commit', 'date')}, drawn_loaders(scale, 'out/small')
     done = ROWS.run(dls, scale, seeds=SEEDS, out=OUT, results=f'{here}.csv', data='drawn portraits, preset small (synthetic)')
-    made = {k: environment()[k] for k in ('commit', 'date')}
     told = [ROWS.differences(dls, pairs, scale, seeds, OUT) for seeds, pairs in of_seeds(done, ASKED+FIVE+OURS+BEST).items() if len(seeds) > 1]
     pd.concat(told).round(5).assign(**made).to_csv(f'{here}_differences.csv', index=False)
     told = [expression(dls, o.row, o.seed, scale) for o in done.itertuples() if pd.notna(o.expression)]
