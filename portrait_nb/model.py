@@ -26,7 +26,8 @@ def _check_name(backbone):
 
 def _create(backbone, size, pretrained=False, output_stride=None):
     "The timm model `backbone` for portraits of `size`, without its classifier"
-    asked = dict(img_size=tuple(size)) if timm.get_pretrained_cfg(backbone).fixed_input_size else {}
+    cfg = timm.get_pretrained_cfg(backbone) # None: a network that somebody registered without one
+    asked = dict(img_size=tuple(size)) if cfg and cfg.fixed_input_size else {}
     if output_stride is not None: asked['output_stride'] = output_stride
     try: return timm.create_model(backbone, pretrained=pretrained, num_classes=0, **asked)
     except (AssertionError, TypeError, ValueError) as e:
@@ -48,6 +49,7 @@ def _count_features(body, backbone, size):
 def _reach_weights(backbone, wait=5):
     "Raise `ConnectionError` if the weights of `backbone` are neither in the cache nor, within `wait` seconds, on a hub that answers"
     cfg = timm.get_pretrained_cfg(backbone)
+    if not cfg: raise ValueError(f"timm knows of no pretrained weights of '{backbone}': pass pretrained=False to start from random weights, or give a file, pretrained='path/to/model.safetensors'.")
     names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ['model.safetensors', 'pytorch_model.bin']
     repo,_,revision = (cfg.hf_hub_id or '').partition('@')
     if not repo or any(isinstance(try_to_load_from_cache(repo, o, revision=revision or None), str) for o in names): return

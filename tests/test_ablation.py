@@ -12,7 +12,7 @@ from portrait_nb.metrics import piq
 from portrait_nb.runs import RunError
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
-SHORT = Scale('short', 2, 1e-2, stand_ins=dict(hrnet_w32=('test_byobnet', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
+SHORT = Scale('short', 2, 1e-2, stand_ins=dict(hrnet_w32=('test_byobnet', 16), hrnet_w64=('byobnet_wide', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
 
 def loaders(portraits, tasks=PORTRAIT, **kwargs):
     root, df = portraits

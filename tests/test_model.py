@@ -123,6 +123,13 @@ def test_no_weights_exist(monkeypatch):
     monkeypatch.setattr(M, 'get_hf_file_metadata', nowhere)
     with pytest.raises(RuntimeError, match='pretrained=False'): PortraitNet(TASKS, name)
 
+def test_a_network_of_ones_own():
+    @timm.models.register_model
+    def test_of_my_own(pretrained=False, **kwargs): return timm.create_model('test_resnet', pretrained=pretrained, channels=(8, 16, 24, 32), **kwargs)
+    net = PortraitNet(TASKS, 'test_of_my_own', pretrained=False, size=(128, 64), output_stride=16)
+    assert net.body.num_features==net.n_features==32
+    with pytest.raises(ValueError, match="no pretrained weights of 'test_of_my_own': pass pretrained=False"): PortraitNet(TASKS, 'test_of_my_own')
+
 def test_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
     import huggingface_hub.constants as C
     repo,revision = timm.get_pretrained_cfg('test_resnet').hf_hub_id, 'a'*40
