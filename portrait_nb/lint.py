@@ -81,7 +81,9 @@ def _some(items, most=5): # the first few, in words
 def _n(n, noun, plural=None): return f"{n:,} {noun if n==1 else plural or noun+'s'}"
 
 # %% ../nbs/06b_lint.ipynb #ce11ea08
-def check_splits(df, tasks):
+def check_splits(df:pd.DataFrame, # as `lint_portraits` hands it on: all columns there, strings, the identities in `identity`
+                 tasks:Tasks      # the sub-tasks
+                ):                # yields `Finding`s
     "Is there something to learn from and something to score on?"
     n = df['split'].value_counts()
     if n.get('train', 0)<2: yield Finding('fatal', 'no train rows', f"{_n(n.get('train',0), 'row is', 'rows are')} in the split 'train', and training needs two.",
@@ -90,7 +92,9 @@ def check_splits(df, tasks):
     for o in empty if tasks.identity or len(empty)==2 else []:
         yield Finding('warning', f'no {o}', f"No row is in the split '{o}', so the model cannot be scored.", "Move people (all their rows) out of train into query and gallery.", df[:0])
 
-def check_identities(df, tasks):
+def check_identities(df:pd.DataFrame, # as of `check_splits`
+                     tasks:Tasks
+                    ):                # yields `Finding`s
     "Is anybody named in train, and nobody of them in the test?"
     known = df[df['identity']!='']
     if tasks.identity and not (known['split']=='train').any():
@@ -102,7 +106,10 @@ def check_identities(df, tasks):
                                "Give all rows of a person to one side; if two people share a name, rename one.", both[['image','split','identity']])
 
 # %% ../nbs/06b_lint.ipynb #280d6a37
-def check_matches(df, tasks, cameras=False):
+def check_matches(df:pd.DataFrame,    # as of `check_splits`
+                  tasks:Tasks,
+                  cameras:bool=False  # is `source` a camera, and the same person from the same camera no match?
+                 ):                   # yields `Finding`s
     "Has each query something to find?"
     if not tasks.identity or not (df['split']=='query').any(): return
     if cameras and (df['source']=='').any():
@@ -115,7 +122,9 @@ def check_matches(df, tasks, cameras=False):
     else: yield Finding('fatal', 'queries without a match', what, "There is no retrieval score without one; move portraits of the query's people to the gallery.", lost)
 
 # %% ../nbs/06b_lint.ipynb #dd8cb83f
-def check_sources(df, tasks):
+def check_sources(df:pd.DataFrame, # as of `check_splits`
+                  tasks:Tasks
+                 ):                # yields `Finding`s
     "Is there more than one source?"
     sources = df['source'][df['source']!='']
     if not len(sources): yield Finding('note', 'no source', "The column 'source' is empty, so whether all comes from one film or camera is not known.",
@@ -131,7 +140,12 @@ def _refused(identities, tasks, sampling, bs, k):
     except ValueError as e: return str(e)
     return ''
 
-def check_pk(df, tasks, sampling='random', bs=128, k=4):
+def check_pk(df:pd.DataFrame,       # as of `check_splits`
+             tasks:Tasks,
+             sampling:str='random', # as of `portrait_dls`: with 'pk' and 'shuffle', too few identities are fatal
+             bs:int=128,            # portraits a batch
+             k:int=4                # portraits of an identity in a batch
+            ):                      # yields `Finding`s
     "Are there P identities with K portraits?"
     if not tasks.identity and sampling=='random': return
     train = df[df['split']=='train']
@@ -146,7 +160,10 @@ def check_pk(df, tasks, sampling='random', bs=128, k=4):
                            "Nothing, or collect more of them.", few)
 
 # %% ../nbs/06b_lint.ipynb #2a833e2f
-def check_labels(df, tasks, least=20):
+def check_labels(df:pd.DataFrame, # as of `check_splits`
+                 tasks:Tasks,
+                 least:int=20     # train portraits that a label should have
+                ):                # yields `Finding`s
     "Has each label its examples, in train and in the test?"
     for t in tasks.attributes:
         counts = label_counts(df, t).loc[list(t.labels)]
@@ -168,7 +185,10 @@ def _few(task, few, rows, least):
                    "Collect more of them, or merge labels; macro F1 counts each label alike.", rows)
 
 # %% ../nbs/06b_lint.ipynb #c4720409
-def check_fixed(df, tasks, fixed=('gender',)):
+def check_fixed(df:pd.DataFrame,  # as of `check_splits`
+                tasks:Tasks,
+                fixed=('gender',) # names of sub-tasks in which a person does not change
+               ):                 # yields `Finding`s
     "Does an identity keep what it cannot change?"
     for name in (o for o in fixed if o in tasks and tasks.identity):
         told = df[(df['identity']!='') & (df[name]!='')]
@@ -206,7 +226,12 @@ def _pairs_told(df, pairs):
     rows = df.iloc[pairs['right']][['image','split']]
     return rows.assign(like=df['image'].iloc[pairs['left']].array, distance=pairs['distance'].array)
 
-def check_leaks(df, root, hashes, groups, threshold=6):
+def check_leaks(df:pd.DataFrame, # as of `check_splits`, n rows
+                root,            # the folder its paths start from
+                hashes,          # (n,) uint64, of `phash`
+                groups,          # (n,) int, of `similar_groups`
+                threshold:int=6  # bits of the pHash in which similar pictures differ at most
+               ):                # yields `Finding`s
     "Are pictures of the test, or pictures like them, in train?"
     train = (df['split']=='train').to_numpy()
     pairs = near_pairs(hashes, groups, train, ~train, threshold)
@@ -222,7 +247,11 @@ def check_leaks(df, root, hashes, groups, threshold=6):
                                 "Look at the pairs; give a shot to one side.", _pairs_told(df, like))
 
 # %% ../nbs/06b_lint.ipynb #e7a915aa
-def check_groups(df, hashes, groups, threshold=6, cameras=False):
+def check_groups(df:pd.DataFrame,   # as of `check_splits`, n rows
+                 hashes, groups,    # as of `check_leaks`
+                 threshold:int=6,   # bits
+                 cameras:bool=False # as of `check_matches`
+                ):                  # yields `Finding`s
     "Are a query's similar frames in its group?"
     query,gallery = [((df['split']==o) & (df['identity']!='')).to_numpy() for o in ('query','gallery')]
     people = pd.factorize(df['identity']+'\0'+pd.Series(groups, df.index).astype(str))[0] # groups of one person
@@ -232,7 +261,11 @@ def check_groups(df, hashes, groups, threshold=6, cameras=False):
                                  "Fill the column 'group' with group_similar(df, root).", _pairs_told(df, pairs))
 
 # %% ../nbs/06b_lint.ipynb #fc1954b6
-def check_pictures(df, root, threshold=6, cameras=False):
+def check_pictures(df:pd.DataFrame,   # as of `check_splits`
+                   root,              # the folder its paths start from
+                   threshold:int=6,   # bits of the pHash
+                   cameras:bool=False # as of `check_matches`
+                  ):                  # yields `Finding`s
     "Can all pictures be read, and are any on both sides?"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter('always')
