@@ -1,4 +1,4 @@
-"""The tables of `reproductions`: every row of Table 4, of Table 5 and of ours, three trainings each (five where ours are compared with the paper's best row), on the drawn portraits of seed 0 (synthetic).
+"""The tables of `reproductions`: every row of Table 4, of Table 5 and of ours, three trainings each (five of the paper's best row and of those of ours with its network), on the drawn portraits of seed 0 (synthetic).
 python results/table4_small.py          trains what is missing; several processes may run it side by side, and each goes on where one was killed. It writes
 
 table4_small.csv, _losses.csv   a line a training: setting, circumstances, all scores with their intervals; losses and uncertainties by epoch
