@@ -25,7 +25,7 @@ MORE, MORE_SEEDS = ['uncertainty', 'no-metric', 'adjusted', 'gradnorm', 'dwa', '
 SHORT = replace(SCALES['small'], n_epoch=10, even=False, stand_ins=dict(hrnet_w32=('test_byobnet', 16), hrnet_w64=('byobnet_wide', 16), resnet50=('test_byobnet', None), tf_efficientnetv2_b0=('test_efficientnet', 16)))
 ASKED = [('shared', 'single'), ('fss', 'single'), ('fss', 'shared'), ('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet'), ('uncertainty', 'br'), ('uncertainty', 'single'), ('pk', 'shared'), ('shuffle', 'shared'), ('resnet50', 'shared')]
 FIVE = [(f'reid-{a}{end}', f'reid-{b}{end}') for end in ('', '-pk') for a, b in (('triplet', 'none'), ('br', 'none'), ('br', 'triplet'))]
-OURS = [('no-metric', 'fss'), ('gradnorm', 'fss'), ('dwa', 'fss'), ('br-mean', 'uncertainty'), ('br-light', 'uncertainty'), ('br-mean', 'br-light'), ('no-metric', 'br-mean'), ('no-metric', 'br-light'), ('adjusted', 'no-metric'), ('efficientnet', 'no-metric'), ('wide', 'no-metric')]
+OURS = [('no-metric', 'fss'), ('gradnorm', 'fss'), ('dwa', 'fss'), ('br-mean', 'uncertainty'), ('br-light', 'uncertainty'), ('br-mean', 'br-light'), ('no-metric', 'br-mean'), ('no-metric', 'br-light'), ('adjusted', 'no-metric'), ('efficientnet', 'no-metric'), ('wide', 'no-metric'), ('br-pk', 'fss-pk'), ('fss-pk', 'fss'), ('br-pk', 'br')]
 BEST = list(itertools.product(('no-metric', 'adjusted', 'gradnorm', 'dwa', 'br-mean', 'br-light', 'efficientnet', 'wide'), ('uncertainty', 'single')))
 THRESHOLDS = np.arange(.05, .96, .05).round(2)
 
