@@ -302,9 +302,9 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
                    ):
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
     from portrait_nb.ablation import ROWS, SCALES, TABLE4, summary
-    chosen = rows.split(',') if rows else list(TABLE4.rows)
+    chosen,seeds = list(TABLE4.rows) if rows is None else rows.split(','),_seeds(seeds)
     _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(ROWS.rows)) for o in chosen if o not in ROWS.rows})
     dls = _ablation_data(SCALES[preset], annotations, root, tasks, drop)
-    found = ROWS.run(dls, preset, chosen, _seeds(seeds), out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
+    found = ROWS.run(dls, preset, chosen, seeds, out, results or f'{out}/{preset}.csv', annotations or f'drawn portraits, preset {preset} (synthetic)', cameras)
     for score in ('PIQ','mAP'):
         if score in found and found[score].notna().any(): print(f'\n{score}\n{summary(found, score, chosen).round(3).to_string()}')

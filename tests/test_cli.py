@@ -231,3 +231,10 @@ def test_rows_of_a_table_of_ones_own(people, tmp_path, capsys, monkeypatch):
     lines = pd.read_csv(tmp_path/'out/tiny.csv')
     assert lines.train_images.tolist() == [6] and 'gender' in lines and 'expression' not in lines and 'PIQ' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='--tasks and --drop are for a table of your own'): cli.portrait_ablate(preset='tiny', drop=True)
+
+
+@pytest.mark.parametrize('wrong, said', [(dict(rows=''), "--rows must be one of .* got ''"), (dict(rows='fss,best'), "got 'best'"), (dict(seeds='x'), "--seeds must be whole numbers .* got 'x'")])
+def test_ablate_refuses_before_it_draws(tmp_path, monkeypatch, wrong, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=said): cli.portrait_ablate(preset='tiny', **wrong)
+    assert not list(tmp_path.iterdir())
