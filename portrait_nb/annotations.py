@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'COLUMNS', 'FAULTS', 'FORMATS', 'AnnotationError', 'AnnotationWarning', 'read_header', 'clean_path',
-           'picture_fault', 'matched', 'read_annotations', 'write_annotations', 'summarise', 'label_shares',
-           'plot_labels']
+           'picture_fault', 'matched', 'fixed_names', 'read_annotations', 'write_annotations', 'summarise',
+           'label_shares', 'plot_labels']
 
 # %% ../nbs/01_annotations.ipynb #fa7c27b3
 import codecs, csv as csvlib, difflib, io, os, posixpath, re, stat, unicodedata, warnings
@@ -427,10 +427,13 @@ def _look_alike(df, ident):
     if pairs: return (f"{_count(len(pairs), 'pair')} of identities that differ only by leading zeros, '.0', case or characters that nobody sees: {shown}; "
                       "if they are one person, write one name")
 
-def _fixed(fixed, tasks):
-    "The sub-tasks in which an identity cannot change; None: gender, if it is one"
+def fixed_names(fixed,      # names of sub-tasks in which a person does not change; None: gender, if it is one of `tasks`
+                tasks:Tasks
+               )->tuple:    # of names; a bare word and a name that no sub-task has are a ValueError
+    "The sub-tasks in which an identity cannot change"
     names = [o.name for o in tasks.attributes]
-    return [o for o in ('gender',) if o in names] if fixed is None else named(fixed, names, 'fixed')
+    if fixed is None: return tuple(o for o in names if o=='gender')
+    return named(fixed, names, 'fixed')
 
 def _doubts(df, tasks, fixed, cameras):
     "All that is odd but may be meant, a sentence each"
@@ -477,7 +480,7 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone
     "Read an annotation table and check all of it: lines, cells, files, and rows against each other"
     if on_error not in ('raise', 'drop'): raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}.")
-    fixed = _fixed(fixed, tasks)
+    fixed = fixed_names(fixed, tasks)
     if not Path(root).is_dir(): raise AnnotationError(f"{root}: there is no such folder; `root` is where the paths in {csv} start from.")
     df,crooked = _table(csv, tasks)
     n_rows = len(df)+len(crooked)

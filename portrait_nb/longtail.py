@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from .annotations import SPLITS
 from .style import INK, OTHER_COLOURS, aspect_colour, chart
 from .tasks import Tasks
+from .words import label_words, words
 
 # %% ../nbs/05_longtail.ipynb #2df4bf1b
 def _whole(count, i):
@@ -120,8 +121,10 @@ def _part(df, split, *columns):
     return df[df['split']==split]
 
 def _identified(df, split, identity, *columns):
+    "The rows of named people; these columns as words"
     part = _part(df, split, identity, *columns)
-    return part[part[identity].notna() & ~part[identity].isin(['', '-1'])]
+    part = part.assign(**{o: words(part[o]) for o in (identity, *columns)})
+    return part[part[identity]!='']
 
 # %% ../nbs/05_longtail.ipynb #3d714494
 def identity_counts(df:pd.DataFrame, # an annotation table
@@ -167,7 +170,7 @@ def label_counts(df:pd.DataFrame, # an annotation table
                 )->pd.DataFrame:  # images: a row a label, and a last one "" for those without; a column a split
     "How many images of each split bear each label of `task`"
     part = _part(df, None, task.name)
-    borne = part[[task.name,'split']].assign(label=part[task.name].str.split('|')).explode('label')
+    borne = part[['split']].assign(label=label_words(part[task.name], task.labels).str.split('|')).explode('label')
     counts = pd.crosstab(borne['label'], borne['split'])
     for o in counts.index.drop('', errors='ignore'): task.index(o)
     return counts.reindex(index=[*task.labels, ''], columns=list(SPLITS), fill_value=0)

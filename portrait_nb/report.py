@@ -16,12 +16,13 @@ from scipy.stats import t as student
 from .metrics import RetrievalScores, _array, _codes, _one_hot, macro_f1, piq, retrieval_scores
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
+from .words import named, words
 
 # %% ../nbs/12b_report.ipynb #1994f572
 def _clusters(query_ids, image_ids, groups=()):
     "Numbers of the people of both lists; the unidentified of a shot are one person, or without shots each is alone"
     n = len(query_ids)
-    shots = [*['']*n, *(groups if len(groups) else ['']*len(image_ids))]
+    shots = [*['']*n, *(words(groups) if len(groups) else ['']*len(image_ids))]
     ids = np.concatenate(_codes(query_ids, image_ids, n, len(image_ids), 'identities')).tolist()
     codes,_ = pd.factorize(pd.Series([o if o!=-1 else f'shot {s}' if s!='' else f'nobody {i}' for i,(o,s) in enumerate(zip(ids, shots))], dtype=object))
     return codes[:n],codes[n:],codes.max(initial=-1)+1
@@ -232,10 +233,10 @@ def subgroup_scores(groups,        # {name: (N,) labels}, e.g. dict(gender=..., 
                    )->pd.DataFrame: # a row a subgroup: n, macro F1 of every sub-task; queries, their people and macro mAP
     "Scores by subgroup, so that an uneven model shows itself"
     if found is not None and query_rows is None: raise ValueError("query_rows must say which of the portraits the queries of found are.")
-    table = pd.DataFrame({k: pd.Series(list(v), dtype=object) for k,v in groups.items()})
+    table = pd.DataFrame({k: words(v).reset_index(drop=True) for k,v in groups.items()})
     for k,(_,actual) in labels.items():
         if len(actual)!=len(table): raise ValueError(f"groups name {len(table)} portraits, '{k}' has {len(actual)}.")
-    table = table[(table.notna() & (table!='')).all(axis=1)]
+    table = table[(table!='').all(axis=1)]
     rows = {}
     for name,part in table.groupby(list(groups)):
         at,name = part.index.to_numpy(),name if len(name)>1 else name[0]
@@ -260,6 +261,7 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
     "Everything of this notebook about one model"
     actual = {k: _array(a) for k,(_,a) in labels.items()}
     can = [k for k in actual if actual[k].ndim==1]
+    named(by or (), actual, 'by')
     if odd := [k for k in by or () if k not in can]: raise ValueError(f"no subgroups can be made by '{odd[0]}'; there are {', '.join(can) or 'no sub-tasks of one label a portrait'}.")
     by = [k for k in ('gender','age') if k in can] if by is None else list(by)
     names = {k: [tasks[k].labels[int(o)] if o>=0 else '' for o in actual[k]] for k in by}
