@@ -18,6 +18,7 @@ from fastprogress.fastprogress import progress_bar
 from PIL import Image, UnidentifiedImageError
 from .style import INK, aspect_colour, chart
 from .tasks import Tasks
+from .words import alike, label_words, named, unseen, words
 
 # %% ../nbs/01_annotations.ipynb #f93b0045
 SPLITS = ('train', 'query', 'gallery')
@@ -171,13 +172,6 @@ def _each(cells, say):
     "`say(cell)` for every cell, asked once for each distinct one"
     return cells.map({o:say(o) for o in cells.unique()})
 
-def _clean(cell): return unicodedata.normalize('NFC', cell).strip()
-
-def _clean_labels(cell, task):
-    "The cell as the task spells it, without blanks around its labels"
-    known = {_clean(o):o for o in task.labels}
-    return '|'.join(known.get(o, o) for o in map(str.strip, _clean(cell).split('|')))
-
 # %% ../nbs/01_annotations.ipynb #77f252a4
 def clean_path(image:str # a path as typed
               )->str:    # below the root, with forward slashes; a path that leaves the root is a ValueError
@@ -203,9 +197,8 @@ def _complete(df, tasks):
     if 'identity' not in df: df = df.assign(identity=df[ident] if ident in df else '')
     df = df.assign(**{o:'' for o in ('source', 'group') if o not in df})
     df = df[list(dict.fromkeys([*COLUMNS, *tasks.names, *df]))]
-    for o in (*COLUMNS[1:], ident): df[o] = _each(df[o], _clean)
-    for o in {'identity', ident}: df[o] = df[o].replace('-1', '')
-    for t in tasks.attributes: df[t.name] = _each(df[t.name], partial(_clean_labels, task=t))
+    for o in (*COLUMNS[1:], ident): df[o] = words(df[o])
+    for t in tasks.attributes: df[t.name] = label_words(df[t.name], t.labels)
     paths = _each(df['image'], _path_or_none)
     df['image'] = paths.where(paths.notna(), df['image'])
     return df.astype(str)
@@ -235,6 +228,11 @@ def _image_fault(cell):
     try: clean_path(cell)
     except ValueError as e: return str(e)
 
+# %% ../nbs/01_annotations.ipynb #4b40ca17
+def _unseen_fault(cell):
+    "Characters that cannot be seen, in a name"
+    if found := unseen(cell): return f"{_quote(cell)} holds {found}, which cannot be seen; write the name without it"
+
 # %% ../nbs/01_annotations.ipynb #056a692a
 def _faults(df, told, column, kind):
     "A row of `FAULTS` for every row of `df` of which the Series `told` says something"
@@ -250,6 +248,7 @@ def _cell_faults(df, tasks):
     "The faults that a row has by itself, files aside"
     own = list(dict.fromkeys([*COLUMNS, *tasks.names]))
     found = [_faults(df, _each(df[o], _odd_fault), o, 'control character') for o in own]
+    found += [_faults(df, _each(df[o], _unseen_fault), o, 'unseen character') for o in dict.fromkeys(('identity', _identity_name(tasks), 'source', 'group'))]
     found += [_faults(df, _each(df['image'], _image_fault), 'image', 'path'), _faults(df, _each(df['split'], _split_fault), 'split', 'split')]
     found += [_faults(df, _each(df[t.name], partial(_label_fault, task=t, tasks=tasks)), t.name, 'label') for t in tasks.attributes]
     return _join(found)
@@ -303,7 +302,9 @@ def _look_at_files(images, root, n_workers):
     return pd.DataFrame(seen, columns=['kind', 'fault', 'id'], index=images, dtype=object)
 
 # %% ../nbs/01_annotations.ipynb #86ee4f2f
-def _fold(name): return unicodedata.normalize('NFKC', name).casefold().strip()
+def _fold(name):
+    seen = ''.join(o for o in name if not unseen(o))
+    return unicodedata.normalize('NFKC', seen).casefold().strip()
 
 @lru_cache(maxsize=256)
 def _folder(path):
@@ -312,14 +313,30 @@ def _folder(path):
     except OSError: return None
     return {**{_fold(os.path.splitext(o)[0]):o for o in names}, **{_fold(o):o for o in names}}
 
+def _find(folder, name):
+    "The entry of `folder` that is `name`, or sounds like it; None if there is none"
+    if os.path.lexists(os.path.join(folder, name)): return name
+    names = _folder(folder) or {}
+    return names.get(_fold(name)) or names.get(_fold(os.path.splitext(name)[0]))
+
+def _meant_path(image, found):
+    "`; did you mean ...?`; a name that looks the same is spelt out"
+    if unicodedata.normalize('NFC', image)!=unicodedata.normalize('NFC', found): return f"; did you mean {found!r}?"
+    return f"; on the disk it is {ascii(found)}, which looks the same but is composed otherwise: rename it there, or write it so here"
+
 def _missing_fault(image, root):
     "That `image` is missing, and which file was perhaps meant"
-    folder,name = posixpath.split(image)
     if os.path.islink(os.path.join(root, image)): return "is a link to a file that is not there"
-    names = _folder(os.path.join(root, folder))
-    if names is None: return f"there is no folder {_quote(folder)} below the root"
-    near = names.get(_fold(name)) or names.get(_fold(os.path.splitext(name)[0]))
-    return "there is no such file" + (f"; did you mean {near!r}?" if near else '')
+    folder,name = posixpath.split(image)
+    below = ''
+    for part in folder.split('/') if folder else []:
+        near = _find(os.path.join(root, below), part)
+        if not near or not os.path.isdir(os.path.join(root, below, near)): return f"there is no folder {_quote(posixpath.join(below, part))} below the root"
+        below = posixpath.join(below, near)
+    near = _find(os.path.join(root, below), name)
+    if not near: return "there is no such file"
+    if below==folder: return "there is no such file" + _meant_path(name, near)
+    return "there is no such file" + _meant_path(image, posixpath.join(below, near))
 
 def _file_faults(df, root, n_workers):
     "The faults of the files that `df` names, and the id of each row's file"
@@ -370,21 +387,27 @@ def _message(csv, root, faults, n_rows, drop=False):
     return f"{head}\n\n{_tell(faults)}\n\nBy kind: {_by_kind(faults)}.{hint}\n{advice} The error's `.faults` is a DataFrame of all the faults."
 
 # %% ../nbs/01_annotations.ipynb #70c52e98
-def matched(df:pd.DataFrame,        # an annotation table
-            identity:str='identity' # its column of identities
-           )->pd.Series:            # bool, for the query rows only
-    "Has a query a true match: an image of its identity in the gallery, and of another group?"
-    query,gallery = df[df['split']=='query'], df[(df['split']=='gallery') & (df[identity]!='')]
-    pair = lambda part: part[identity]+'\0'+part['group']
-    n_all = query[identity].map(gallery[identity].value_counts()).fillna(0)
-    n_near = pair(query).map(pair(gallery[gallery['group']!='']).value_counts()).fillna(0)
-    return n_all>n_near
+def matched(df:pd.DataFrame,         # an annotation table
+            identity:str='identity', # its column of identities
+            cameras:bool=False       # is `source` a camera, and the same person from the same camera no match?
+           )->pd.Series:             # bool, for the query rows only
+    "Has a query a true match: an image of its identity in the gallery, of another group (and camera)?"
+    table = pd.DataFrame(dict(split=df['split'], who=words(df[identity]), group=words(df['group']), camera=words(df['source']) if cameras else ''))
+    query,gallery = [table[table['split']==o] for o in ('query','gallery')]
+    def n_alike(*columns):
+        "How many gallery images agree with each query in `columns`, all of them known"
+        known = gallery[(gallery[list(columns)]!='').all(axis=1)]
+        return query.join(known.groupby(list(columns)).size().rename('n'), on=list(columns))['n'].fillna(0)
+    near = n_alike('who','group') + n_alike('who','camera') - n_alike('who','group','camera')
+    return n_alike('who')>near
 
 # %% ../nbs/01_annotations.ipynb #b308e700
-def _unmatched(df, ident):
+def _unmatched(df, ident, cameras):
     "A sentence on the queries without a true match, or None"
-    lost = (~(ok := matched(df, ident))).sum()
-    if lost: return (f"{lost:,} of {_count(len(ok), 'query', 'queries')} without a true match (an image of the identity in the gallery, in another group), "
+    ok = matched(df, ident, cameras)
+    lost = (~ok).sum()
+    rule = "in another group and from another camera" if cameras else "in another group, from any camera"
+    if lost: return (f"{lost:,} of {_count(len(ok), 'query', 'queries')} without a true match (an image of the identity in the gallery, {rule}), "
                      f"left out of the retrieval scores: line{'s' if lost>1 else ''} {_some(ok.index[~ok])}")
 
 def _two_labels(df, ident, task):
@@ -395,11 +418,27 @@ def _two_labels(df, ident, task):
     shown = '; '.join(f"{_quote(o)} ({each(o)})" for o in several[:3]) + (f" and {len(several)-3:,} more" if len(several)>3 else '')
     if len(several): return f"{_count(len(several), 'identity', 'identities')} with more than one {task}: {shown}"
 
-def _doubts(df, tasks, fixed):
+def _look_alike(df, ident):
+    "A sentence on the identities that look like one, or None"
+    first = df[df[ident]!=''].reset_index(names='line').drop_duplicates(ident).set_index(ident)
+    pairs = alike(first.index)
+    def where(who): return f"{_quote(who)} ({first['split'][who]}, line {first['line'][who]})"
+    shown = _some([f"{where(a)} and {where(b)}" for a,b in pairs], 3, '; ')
+    if pairs: return (f"{_count(len(pairs), 'pair')} of identities that differ only by leading zeros, '.0', case or characters that nobody sees: {shown}; "
+                      "if they are one person, write one name")
+
+def _fixed(fixed, tasks):
+    "The sub-tasks in which an identity cannot change; None: gender, if it is one"
+    names = [o.name for o in tasks.attributes]
+    return [o for o in ('gender',) if o in names] if fixed is None else named(fixed, names, 'fixed')
+
+def _doubts(df, tasks, fixed, cameras):
     "All that is odd but may be meant, a sentence each"
     ident = _identity_name(tasks)
-    found = [_two_labels(df, ident, o) for o in fixed if o in tasks]
-    if tasks.identity: found += [_unmatched(df, ident) if (df[ident]!='').any() else f"no row has an identity, so nothing can be learnt or scored for {ident}"]
+    found = [_two_labels(df, ident, o) for o in fixed]
+    if not tasks.identity: return [o for o in found if o]
+    if (df[ident]!='').any(): found += [_unmatched(df, ident, cameras), _look_alike(df, ident)]
+    else: found.append(f"no row has an identity, so nothing can be learnt or scored for {ident}")
     return [o for o in found if o]
 
 # %% ../nbs/01_annotations.ipynb #7f52e6fd
@@ -433,17 +472,19 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                      on_error:str='raise', # 'raise' one `AnnotationError` with every fault, or 'drop' the faulty rows with an `AnnotationWarning`
                      n_workers:int=8,  # threads that open the images
                      verify:bool=True, # look at the files? False trusts that they are there and good
-                     fixed=('gender',) # sub-tasks in which an identity cannot change: several labels end in a warning
+                     fixed=None,       # sub-tasks in which an identity cannot change: several labels end in a warning; None: gender, if it is one of them
+                     cameras:bool=False # is `source` a camera? Then a query wants a match from another one
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone
     "Read an annotation table and check all of it: lines, cells, files, and rows against each other"
     if on_error not in ('raise', 'drop'): raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}.")
+    fixed = _fixed(fixed, tasks)
     if not Path(root).is_dir(): raise AnnotationError(f"{root}: there is no such folder; `root` is where the paths in {csv} start from.")
     df,crooked = _table(csv, tasks)
     n_rows = len(df)+len(crooked)
     df,faults = _checked(_complete(df, tasks), crooked, root, tasks, on_error=='drop', n_workers, verify)
     if len(faults) and (on_error=='raise' or df.empty): raise AnnotationError(_message(csv, root, faults, n_rows, on_error=='drop'), faults)
     left_out = _left_out(csv, faults, n_rows)
-    for o in _doubts(df, tasks, fixed): warnings.warn(AnnotationWarning(f"{csv}: {o}."), stacklevel=2)
+    for o in _doubts(df, tasks, fixed, cameras): warnings.warn(AnnotationWarning(f"{csv}: {o}."), stacklevel=2)
     df = df.reset_index(drop=True)
     if on_error=='drop': df.attrs['left_out'] = left_out
     return df
@@ -476,9 +517,12 @@ def summarise(df:pd.DataFrame, # an annotation table
              )->pd.DataFrame:  # a column a split and one for all; rows: images, identities, and how many images lack each label
     "How many images and identities, and how many images are without a label"
     ident = _identity_name(tasks)
-    def count(part): return {'images': len(part), 'identities': part[ident][part[ident]!=''].nunique(),
-                             **{f'without {t.name}': int((part[t.name]=='').sum()) for t in tasks}}
-    return pd.DataFrame({o: count(df if o=='all' else df[df['split']==o]) for o in (*SPLITS, 'all')})
+    said = {ident: words(df[ident]), **{t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}}
+    def count(rows):
+        people = said[ident][rows]
+        lacking = {f'without {t.name}': int((said[t.name][rows]=='').sum()) for t in tasks}
+        return {'images': int(rows.sum()), 'identities': people[people!=''].nunique(), **lacking}
+    return pd.DataFrame({o: count(df['split'].isin(df['split'] if o=='all' else [o])) for o in (*SPLITS, 'all')})
 
 # %% ../nbs/01_annotations.ipynb #e37a7c1f
 def label_shares(df:pd.DataFrame, # an annotation table
