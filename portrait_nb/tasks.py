@@ -166,8 +166,10 @@ class Segment:
     def __len__(self): return self.stop-self.start
 
 def _aspect_weights(tasks):
-    "One share for every part of PIQ: the identity, and every aspect's attributes"
-    return [sum([any(o.is_identity for o in tasks.of(a)), any(not o.is_identity for o in tasks.of(a))]) for a in tasks.aspects]
+    "A share for each aspect: 1 for the identity, 1 for attributes; less for those with under half the labels of the largest aspect"
+    labels = {a: sum(o.n_labels for o in tasks.of(a) if not o.is_identity) for a in tasks.aspects}
+    most = max(labels.values()) or 1
+    return [sum(o.is_identity for o in tasks.of(a)) + min(Fraction(1), Fraction(2*n, most)) for a,n in labels.items()]
 
 def _cut(tasks, aspect, n, shared):
     "`(readers, size)` of the segments of one aspect with `n` dimensions"
