@@ -98,6 +98,15 @@ def _with_train_identities(df, tasks):
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
     return tasks.with_identities(known)
 
+# %% ../nbs/06_data.ipynb #2a9a0ee0
+def _check_images(df):
+    "Refuse a table whose column `image` does not name a file in every row"
+    twice = df.columns[df.columns.duplicated()]
+    if len(twice): raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
+    if 'image' not in df: raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {', '.join(map(str, df))}.")
+    nameless = [i for i,o in df.image.items() if not isinstance(o, (str,Path)) or not str(o).strip()]
+    if nameless: raise ValueError(f"Row {nameless[0]} of the table, column 'image': {df.image[nameless[0]]!r} is no path to a picture; take the row out, or name the file.")
+
 # %% ../nbs/06_data.ipynb #f513eb56
 class Portraits:
     "The rows of a table as a dataset of `(picture, row)`; the labels of all rows are in `labels`"
@@ -120,15 +129,6 @@ class Portraits:
 
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
-
-# %% ../nbs/06_data.ipynb #2a9a0ee0
-def _check_images(df):
-    "Refuse a table whose column `image` does not name a file in every row"
-    twice = df.columns[df.columns.duplicated()]
-    if len(twice): raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
-    if 'image' not in df: raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {', '.join(map(str, df))}.")
-    nameless = [i for i,o in df.image.items() if not isinstance(o, (str,Path)) or not str(o).strip()]
-    if nameless: raise ValueError(f"Row {nameless[0]} of the table, column 'image': {df.image[nameless[0]]!r} is no path to a picture; take the row out, or name the file.")
 
 # %% ../nbs/06_data.ipynb #07c21846
 MEAN,STD = [255*torch.tensor(o)[:,None,None] for o in ([.485,.456,.406], [.229,.224,.225])] # of ImageNet, for bytes
