@@ -86,7 +86,7 @@ def plot_answers(pictures:Tensor,  # (N, 3, H, W) uint8
     n = len(pictures)
     cols = min(cols, n)
     rows = -(-n//cols)
-    with chart(rows, cols, figsize=figsize or (3.4*cols, 1.8*rows), caption=caption, squeeze=False) as (_,axs):
+    with chart(rows, cols, figsize=figsize or (3*cols, 1.6*rows), caption=caption, squeeze=False) as (_,axs):
         for ax in axs.flat[n:]: ax.set_axis_off()
         for i,ax in zip(range(n), axs.flat):
             answers = _shortest(_answers(tasks, predicted, actual, i), max_lines)
@@ -198,7 +198,7 @@ def confusion_matrix(self:PortraitInterpretation,
 def plot_confusion_matrix(self:PortraitInterpretation,
                           task:str=None,       # one sub-task; None: every attribute
                           normalize:bool=True, # shares of each row? False: counts
-                          cols:int=3,          # matrices in a row
+                          cols:int=4,          # matrices in a row
                           figsize=None,        # (width, height) in inches
                           caption:str='',
                           **kwargs             # of `plt.subplots`, e.g. dpi
@@ -208,7 +208,7 @@ def plot_confusion_matrix(self:PortraitInterpretation,
     if task is None: shown = [t for t in shown if not t.is_identity] or shown
     cols = min(cols, len(shown))
     rows = -(-len(shown)//cols)
-    with chart(rows, cols, figsize=figsize or (3.6*cols, 3.2*rows), caption=caption, squeeze=False, **kwargs) as (_,axs):
+    with chart(rows, cols, figsize=figsize or (2.9*cols, 2.9*rows), caption=caption, squeeze=False, **kwargs) as (_,axs):
         for ax in axs.flat[len(shown):]: ax.set_axis_off()
         for t,ax in zip(shown, axs.flat):
             plot_confusion(self.decoded[t.name], self.targs[t.name], t, ax=ax)
