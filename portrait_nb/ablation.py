@@ -43,6 +43,7 @@ class Row:
     sampling:str='random'        # as of `portrait_dls`
     backbone:str='hrnet_w32'     # a model of timm; a `Scale` may have another stand in for it
     positives:str='sum'          # of Batch Rank
+    bias:str='attributes'        # as of `PortraitNet`
     lam:float=.5                 # weight of the metric loss
     tau:float=0.                 # of `LogitAdjustment`; 0: none
     lr_factor:float=1.           # times the learning rate of the scale
@@ -128,7 +129,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     cbs = [SkipValidation(), *([BF16()] if bf16_pays(dls.device) else []), *([LogitAdjustment(row.tau)] if row.tau else [])]
     set_seed(seed, reproducible=True)
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
-                       lam=row.lam, positives=row.positives, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
+                       lam=row.lam, positives=row.positives, bias=row.bias, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
 
 # %% ../nbs/20_ablation.ipynb #829d0502
 def outcome(learn,             # trained
@@ -169,10 +170,10 @@ def _pictures(paths, n=64):
 
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the table, some of its pictures, and the rule of scoring"
-    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stand_ins') and getattr(o, f.name)!=f.default} for o in (row,scale)]
+    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stand_ins','bias') and getattr(o, f.name)!=f.default} for o in (row,scale)]
     augment = next(([o.size,o.pad,*(float(m.p) for m in o.steps)] for o in dls.train.after_batch.fs if isinstance(o, Augment)), None)
     data = [(o.dataset.df.to_csv(index=False),_pictures(o.dataset.paths)) for o in (dls.train,dls.valid)]
-    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
+    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else []), *([f'bias: {row.bias}'] if row.bias!='none' else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:bool=False)->dict: # `names`: the sub-tasks of this network
@@ -321,7 +322,7 @@ def _check_rows(dls, rows, cameras):
 def _about(row, scale, dls):
     "The columns that say what was trained"
     backbone,stride = scale.network(row.backbone)
-    return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
+    return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, bias=row.bias, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
                 n_epoch=n_epochs(dls, row, scale), schedule=scale.schedule, lr=scale.lr*row.lr_factor, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, bf16=bf16_pays(dls.device), train_images=len(dls.train.dataset))
 
 def _flat(scores):

@@ -31,7 +31,7 @@ def says_why(f):
 @call_parse
 @says_why
 def portrait_synth(path:str,            # folder to draw into
-                   preset:str='small',  # tiny (300 images, 64x32), small (12,000, 128x64), bench (40,000, 256x128) or full (250,000)
+                   preset:str='small',  # tiny (300 images, 64x32), hats (1,200, 64x32, with a rare attribute), small (12,000, 128x64), bench (40,000, 256x128) or full (250,000)
                    seed:int=0,          # the same seed draws the same bytes
                    workers:int=None     # processes; all cores if not given
                   ):
@@ -95,10 +95,10 @@ def _one_of(**options): # name=(value, choices)
     for k,(v,choices) in options.items():
         if v not in choices: raise ValueError(f"--{k} must be one of {', '.join(choices)}, got {v!r}.")
 
-def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained, workers, ema, score_every):
+def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, bias, pretrained, workers, ema, score_every):
     "Refuse arguments that could only fail later"
     if not annotations or not root: raise ValueError("give your table and the folder of its pictures: portrait_train --annotations my.csv --root photos/")
-    _one_of(sampling=(sampling, ('random','pk','shuffle')), split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average','gradnorm','dwa')), positives=(positives, ('sum','mean')))
+    _one_of(sampling=(sampling, ('random','pk','shuffle')), split=(split, ('fss','shared')), metric_loss=(metric_loss, ('br','triplet','none')), weighting=(weighting, ('uncertainty','average','gradnorm','dwa')), positives=(positives, ('sum','mean')), bias=(bias, ('attributes','none','all')))
     if epochs<1: raise ValueError(f"--epochs must be 1 or more, got {epochs}.")
     if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
     if bs<2: raise ValueError(f"--bs must be 2 or more (batch normalisation needs company), got {bs}.")
@@ -126,6 +126,7 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                    metric_loss:str='br',       # br, triplet or none
                    weighting:str='uncertainty',# uncertainty, average, gradnorm or dwa
                    positives:str='sum',        # of Batch Rank: sum (Eq. 4) or mean
+                   bias:str='attributes',      # which softmax classifiers have a bias: attributes, none, or all (the identity's too)
                    epochs:int=100,             # the paper's schedule is stretched to it
                    lr:float=3.5e-4,            # base learning rate
                    bs:int=128,                 # portraits a batch; of several processes (torchrun) together
@@ -142,8 +143,8 @@ def portrait_train(annotations:str=None,       # csv, needed: image, split (trai
                   ):
     "Train on your own table of portraits with the paper's recipe"
     if resume: return _go_on(**locals())
-    _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, pretrained, workers, ema, score_every)
-    learner = dict(backbone=backbone, split=split, metric_loss=metric_loss, weighting=weighting, pretrained=pretrained, positives=positives, lr=lr)
+    _check_training(annotations, root, out, epochs, lr, bs, sampling, split, metric_loss, weighting, positives, bias, pretrained, workers, ema, score_every)
+    learner = dict(backbone=backbone, split=split, metric_loss=metric_loss, weighting=weighting, pretrained=pretrained, positives=positives, bias=bias, lr=lr)
     _begin(out, annotations, root, tasks, learner, dict(size=(height,width), bs=bs, sampling=sampling, num_workers=workers), n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema, score_every=score_every)
 
 def _go_on(resume, annotations, root, workers, **others):
