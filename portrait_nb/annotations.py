@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'COLUMNS', 'FAULTS', 'FORMATS', 'AnnotationError', 'Annotat
            'plot_labels']
 
 # %% ../nbs/01_annotations.ipynb #fa7c27b3
-import codecs, csv as csvlib, difflib, io, os, posixpath, re, stat, unicodedata, warnings
+import codecs, csv as csvlib, difflib, errno, io, os, posixpath, re, stat, time, unicodedata, warnings
 import numpy as np
 import pandas as pd
 from functools import lru_cache, partial
@@ -16,8 +16,9 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from fastprogress.fastprogress import progress_bar
 from PIL import Image, UnidentifiedImageError
-from .style import INK, aspect_colour, chart
+from .style import INK, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
+from .words import NONE
 
 # %% ../nbs/01_annotations.ipynb #f93b0045
 SPLITS = ('train', 'query', 'gallery')
@@ -211,17 +212,31 @@ def _complete(df, tasks):
     return df.astype(str)
 
 # %% ../nbs/01_annotations.ipynb #ecccb33d
+def _other_separator(text, labels):
+    "Which sign stands between `labels` in `text` where | should; None if it is something else"
+    for sign in (',', ';', '/', '+', '&', ' '):
+        parts = [o.strip() for o in text.split(sign)]
+        if len(parts)>1 and set(parts)<=set(labels): return sign
+
 def _label_fault(cell, task, tasks):
     "Why `cell` is no label of `task`, or None"
-    if not cell or cell in task.labels: return
+    if not cell or cell in task.labels or (task.multilabel and cell==NONE): return
     if '|' in cell and not task.multilabel: return f"{_quote(cell)} holds several labels, but {task.name} takes one"
     parts = cell.split('|')
     if '' in parts: return f"{_quote(cell)} has an empty label beside a |"
-    for o in parts:
-        if o in task.labels: continue
-        other = next((f"; it is one of {t.name}" for t in tasks.attributes if t is not task and o in t.labels and not _nearest(o, task.labels)), None)
-        return f"{_quote(o)} is no label of {task.name}" + (other or _meant(o, task.labels))
+    if NONE in parts and task.multilabel: return f"{_quote(cell)} names a label beside {NONE!r}, which means none of them; keep one or the other"
+    odd = next((o for o in parts if o not in task.labels), None)
+    if odd: return f"{_quote(odd)} is no label of {task.name}" + _label_hint(odd, task, tasks)
     if len(set(parts))<len(parts): return f"{_quote(cell)} names {_quote(next(o for o in task.labels if parts.count(o)>1))} twice"
+
+def _label_hint(text, task, tasks):
+    "What was probably meant by `text`"
+    if sign := _other_separator(text, task.labels):
+        several = '|'.join(o.strip() for o in text.split(sign))
+        return f"; {task.name} takes one label" if not task.multilabel else f"; several labels are joined by |, so write {_quote(several)}"
+    if text==NONE: return f"; leave the cell empty if it is not known ({NONE!r} means none of the labels, where several may hold)"
+    other = next((t.name for t in tasks.attributes if t is not task and text in t.labels), None)
+    return f"; it is one of {other}" if other and not _nearest(text, task.labels) else _meant(text, task.labels)
 
 def _split_fault(cell):
     if cell not in SPLITS: return (f"{_quote(cell)} is no split" if cell else "the split is empty") + _meant(cell, SPLITS)
@@ -285,22 +300,50 @@ def _file_fault(image, root):
     "`(kind, fault, id)` of the file `image` below `root`; the id is the same for two names of one file"
     path = os.path.join(root, image)
     try: info = os.stat(path)
-    except OSError as e: return 'missing file', None if isinstance(e, FileNotFoundError) else f"cannot be opened: {e.strerror}", None
-    if not os.path.realpath(path).startswith(root): return 'path', f"is a link that leads out of the root, to {_quote(os.path.realpath(path))}", None
+    except OSError as e: return 'missing file', None if e.errno in (errno.ENOENT, errno.ELOOP) else f"cannot be opened: {e.strerror}", None
     if stat.S_ISDIR(info.st_mode): return 'unreadable file', "is a folder, not a file", None
     if not stat.S_ISREG(info.st_mode): return 'unreadable file', "is not a regular file", None
     fault = picture_fault(path) if info.st_size else "is empty (0 bytes)"
     return 'unreadable file' if fault else None, fault, f'{info.st_dev}:{info.st_ino}' if info.st_ino else None
 
+def _timed(look, images):
+    "What `look` says of a few images, and whether most of the time went by waiting for the disk"
+    wall,cpu = time.perf_counter(), time.thread_time()
+    seen = [look(o) for o in images]
+    return seen, time.perf_counter()-wall > 2*(time.thread_time()-cpu)
+
+def _each_file(look, images, pool):
+    "`look(image)` of all images in order, by threads where the disk makes us wait"
+    for start in range(0, len(images), 1024):
+        few,others = images[start:start+32], images[start+32:start+1024]
+        seen,waits = _timed(look, few)
+        yield from seen
+        yield from pool.imap(look, others, chunksize=32) if waits else map(look, others)
+
 def _look_at_files(images, root, n_workers):
-    "`_file_fault` of every distinct image, in parallel, as a DataFrame"
+    "`_file_fault` of every distinct image, as a DataFrame"
     images = list(dict.fromkeys(images))
-    look = partial(_file_fault, root=os.path.join(os.path.realpath(root), ''))
+    look = partial(_file_fault, root=os.fspath(root))
     with warnings.catch_warnings(), ThreadPool(max(1, n_workers)) as pool:
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', Image.DecompressionBombWarning)
-        seen = list(progress_bar(pool.imap(look, images, chunksize=32), total=len(images), leave=False)) if images else []
+        seen = list(progress_bar(_each_file(look, images, pool), total=len(images), leave=False)) if images else []
     return pd.DataFrame(seen, columns=['kind', 'fault', 'id'], index=images, dtype=object)
+
+# %% ../nbs/01_annotations.ipynb #bc7e3520
+def _link_fault(image, root):
+    "Which link on the way to `image` leads nowhere, or None"
+    parts = image.split('/')
+    for i in range(1, len(parts)+1):
+        path = os.path.join(root, *parts[:i])
+        if not os.path.islink(path) or os.path.exists(path): continue
+        what = '' if i==len(parts) else f"the folder {_quote('/'.join(parts[:i]))} "
+        if _is_loop(path): return what + "is a link that leads back to itself; link it to where the pictures are"
+        return what + f"is a link to {_quote(os.readlink(path))}, which is not there; is that disk mounted?"
+
+def _is_loop(link):
+    try: os.stat(link)
+    except OSError as e: return e.errno==errno.ELOOP
 
 # %% ../nbs/01_annotations.ipynb #86ee4f2f
 def _fold(name): return unicodedata.normalize('NFKC', name).casefold().strip()
@@ -315,7 +358,7 @@ def _folder(path):
 def _missing_fault(image, root):
     "That `image` is missing, and which file was perhaps meant"
     folder,name = posixpath.split(image)
-    if os.path.islink(os.path.join(root, image)): return "is a link to a file that is not there"
+    if fault := _link_fault(image, root): return fault
     names = _folder(os.path.join(root, folder))
     if names is None: return f"there is no folder {_quote(folder)} below the root"
     near = names.get(_fold(name)) or names.get(_fold(os.path.splitext(name)[0]))
@@ -361,13 +404,34 @@ def _tell(faults, most=20):
 
 def _by_kind(faults): return ', '.join(f"{k} {n:,}" for k,n in faults.kind.value_counts().items())
 
+# %% ../nbs/01_annotations.ipynb #30c6a2fa
+def _of_all(faults, n_rows):
+    "Those of `faults` that all rows have: the same words in the same column, or that no image was found"
+    if n_rows<2: return faults[:0]
+    same = faults.groupby(['column', 'fault'])['line'].transform('size')==n_rows
+    missing = faults['kind']=='missing file'
+    return faults[same] if same.any() else faults[missing & (missing.sum()==n_rows)]
+
+def _once(faults, root):
+    "One sentence about `faults` of one column, which all rows have"
+    first = faults.iloc[0]
+    where = f"The first is line {first.line}, {_quote(first.image)}"
+    not_found = first.kind=='missing file' and first.fault.startswith('there is no')
+    if not_found: return f"not one of the {len(faults):,} images was found below {root}: is that the right root? {where}: {first.fault}."
+    return f"all {len(faults):,} rows have the same fault in the column {first.column}: {first.fault}. {where}."
+
 def _message(csv, root, faults, n_rows, drop=False):
     "What an `AnnotationError` says"
-    head = f"{csv}: {_count(len(faults), 'fault')} in {faults.line.nunique():,} of {_count(n_rows, 'row')}"
-    lost = (faults.kind=='missing file').sum()==n_rows
-    hint = f"\nNot one of the images was found below {root}: is that the right root?" if lost else ''
-    advice = "No good row is left." if drop else 'Mend the csv and read it again, or pass on_error="drop" (portrait_train, portrait_eval and portrait_ablate: --drop) to go on with the good rows.'
-    return f"{head}\n\n{_tell(faults)}\n\nBy kind: {_by_kind(faults)}.{hint}\n{advice} The error's `.faults` is a DataFrame of all the faults."
+    shared = _of_all(faults, n_rows)
+    rest,n_lines = faults.drop(index=shared.index), faults.line.nunique()
+    told = [_once(part, root) for _,part in shared.groupby('column', sort=False)]
+    if len(rest): told += [f"{_count(len(faults), 'fault')} in {n_lines:,} of {_count(n_rows, 'row')}"]
+    told[0] = f"{csv}: {told[0]}"
+    if len(rest): told += [_tell(rest), f"By kind: {_by_kind(faults)}."]
+    advice = 'Mend that and read the table again'
+    if n_lines<n_rows: advice += ', or pass on_error="drop" (portrait_train, portrait_eval and portrait_ablate: --drop) to go on with the good rows'
+    told.append(("No good row is left." if drop else advice+'.') + " The error's `.faults` is a DataFrame of all the faults.")
+    return '\n\n'.join(told)
 
 # %% ../nbs/01_annotations.ipynb #70c52e98
 def matched(df:pd.DataFrame,        # an annotation table
@@ -451,7 +515,8 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
 # %% ../nbs/01_annotations.ipynb #66f08b17
 def _not_strings(df):
     "`(row, column, cell)` of the first cell that is not a string, or None"
-    return next(((i,c,o) for c in df for i,o in zip(df.index, df[c]) if not isinstance(o, str)), None)
+    odd = [c for c in df if pd.api.types.infer_dtype(df[c], skipna=False) not in ('string', 'empty')]
+    return next(((i,c,o) for c in odd for i,o in zip(df.index, df[c]) if not isinstance(o, str)), None)
 
 def write_annotations(df:pd.DataFrame, # an annotation table, strings only
                       path             # where to; an existing file is replaced in one step
@@ -459,13 +524,12 @@ def write_annotations(df:pd.DataFrame, # an annotation table, strings only
     "Write a table that `read_annotations` reads back exactly"
     if lost := {'image', 'split'}-set(df): raise AnnotationError(f"write_annotations: the table has no column {_some(sorted(lost))}.")
     if not df.columns.is_unique: raise AnnotationError(f"write_annotations: the column {df.columns[df.columns.duplicated()][0]!r} stands twice in the table.")
-    if odd := _not_strings(df): raise AnnotationError("write_annotations: row {}, column {}: {} is not a string; use df.astype(str), and '' for what is not known.".format(*odd))
+    if odd := _not_strings(df): raise AnnotationError("write_annotations: row {}, column {}: {} is not a string; write df.apply(words) with `words` of portrait_nb.words, which makes strings of numbers and '' of what is not known.".format(*odd))
     path = Path(path)
     beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    quoting = csvlib.QUOTE_ALL if any('\r' in o for c in df for o in df[c]) else csvlib.QUOTE_MINIMAL
+    quoting = csvlib.QUOTE_ALL if any('\r' in o for c in df for o in (c, *df[c].unique())) else csvlib.QUOTE_MINIMAL
     try:
-        with beside.open('w', encoding='utf-8', newline='') as f:
-            csvlib.writer(f, quoting=quoting, lineterminator='\n').writerows([list(df), *zip(*(df[c] for c in df))])
+        df.to_csv(beside, index=False, quoting=quoting, lineterminator='\n', encoding='utf-8')
         os.replace(beside, path)
     except UnicodeEncodeError as e: raise AnnotationError(f"write_annotations: {_quote(e.object[:200])} is not valid Unicode and cannot be written.") from None
     finally: beside.unlink(missing_ok=True)
@@ -485,9 +549,11 @@ def label_shares(df:pd.DataFrame, # an annotation table
                  task             # one of its sub-tasks, not the identity
                 )->pd.DataFrame:  # a row a label: the share of the labelled images that bear it, `train` and `test` (query and gallery)
     "How the labels of `task` are distributed; shares of a multi-label sub-task may sum to more than 1"
-    borne = df[task.name].str.get_dummies('|').reindex(columns=list(task.labels), fill_value=0)[df[task.name]!='']
-    train = df['split'].reindex(borne.index)=='train'
-    return pd.DataFrame({'train': borne[train].mean(), 'test': borne[~train].mean()}).fillna(0)
+    side = np.where(df['split']=='train', 'train', 'test')
+    counts = df.groupby([task.name, side]).size().unstack(fill_value=0).reindex(columns=['train', 'test'], fill_value=0)
+    labelled = counts.drop(index='', errors='ignore')
+    borne = {label: labelled[[label in o.split('|') for o in labelled.index]].sum() for label in task.labels}
+    return (pd.DataFrame(borne).T/labelled.sum()).fillna(0)
 
 # %% ../nbs/01_annotations.ipynb #9205a6fe
 def _plot_shares(ax, df, task, tasks):
@@ -505,6 +571,7 @@ def plot_labels(df:pd.DataFrame, # an annotation table
                ):
     "Draw the distribution of the labels of every attribute, train (bar) against test (dot)"
     shown = tasks.attributes
+    if not shown: return plot_nothing('The identity is the only sub-task, and it has no labels to count.', caption)
     cols = min(cols, len(shown))
     rows = -(-len(shown)//cols)
     height = .75+.2*max(o.n_labels for o in shown)
