@@ -172,7 +172,7 @@ def label_counts(df:pd.DataFrame, # an annotation table
     part = _part(df, None, task.name)
     borne = part[['split']].assign(label=label_words(part[task.name], task.labels).str.split('|')).explode('label')
     counts = pd.crosstab(borne['label'], borne['split'])
-    for o in counts.index.drop('', errors='ignore'): task.index(o)
+    for o in sorted(set(counts.index)-{'', *task.labels}): task.index(o)
     return counts.reindex(index=[*task.labels, ''], columns=list(SPLITS), fill_value=0)
 
 # %% ../nbs/05_longtail.ipynb #30359f5c
