@@ -6,6 +6,7 @@ import pandas as pd
 import pytest, torch
 from fastai.basics import Learner
 from PIL import Image
+import torch
 from torch import nn
 from portrait_nb.data import (_told, Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
 from portrait_nb.losses import PortraitLoss
