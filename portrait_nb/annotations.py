@@ -99,7 +99,7 @@ def _records(text):
         except StopIteration: return
         except csvlib.Error as e: cells = str(e)
         first,last = last+1, reader.line_num
-        if any(o.strip() for o in cells): yield first, last, cells
+        if ''.join(cells).strip(): yield first, last, cells
 
 def _read_records(text):
     "All of `_records(text)`, cells of any length"

@@ -22,7 +22,7 @@ from torch import nn, Tensor
 from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
 from .tasks import Task, Tasks
-from .words import label_words, words
+from .words import NONE, label_words, words
 
 # %% ../nbs/06_data.ipynb #1c693e24
 _all_ = ['PictureError']
@@ -40,13 +40,14 @@ def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
     if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
     if not task.multilabel: return torch.tensor(places[cell])
-    return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in cell.split('|')]), 1)
+    labels = [] if cell==NONE else cell.split('|')
+    return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in labels], dtype=torch.long), 1)
 
 def _spelt(cells, task):
     "The cells of a sub-task, every label as the sub-task spells it and '' where it is not known"
     return words(cells, task.labels or ()) if task.is_identity else label_words(cells, task.labels)
 
-def encode_labels(cells:pd.Series, # one a portrait, "" where unlabelled, "a|b" where several hold
+def encode_labels(cells:pd.Series, # one a portrait, "" where unlabelled, "a|b" where several hold, "-" where none of several does
                   task:Task        # its labels are known
                  )->Tensor:        # (N,) int64, -1 unknown; multi-label: (N, n_labels) float32 of 0/1, a row of -1 unknown
     "The column of one sub-task as numbers"
@@ -472,8 +473,9 @@ def test_dl(self:PortraitLoaders,
 # %% ../nbs/06_data.ipynb #81d97ca0
 def _told(task, label):
     "The words for one number, or one row of numbers"
-    if task.multilabel: return '-' if (label<0).any() else '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none'
-    return '-' if label<0 else task.labels[int(label)]
+    if (label<0).any(): return '?'
+    if not task.multilabel: return task.labels[int(label)]
+    return '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none of these'
 
 @patch
 def show_batch(self:PortraitLoader,
