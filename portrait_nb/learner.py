@@ -273,7 +273,7 @@ def chance_scores(dls,       # from `portrait_dls`
     return PortraitScores(means, sum(r.attributes for r in runs)/n)
 
 # %% ../nbs/14_learner.ipynb #4cd7b93d
-FORMAT,READS = 2,(1,2) # 1: before softmax classifiers had a bias
+FORMAT,READS = 2,(1,2) # 1: before softmax classifiers had a bias, and aspects of few labels fewer dimensions
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
 def _description(model, digest):
@@ -326,6 +326,7 @@ def _read_description(path):
         if not isinstance(d, dict) or type(d.get(k)) is not kind: raise ValueError(f"'{file}' lacks '{k}', or it is not a {kind.__name__}.")
     if d['format'] not in READS: raise ValueError(f"'{file}' has format {d['format']}; this version of portrait_nb reads {' and '.join(map(str, READS))}.")
     d = dict(bias='none') | d
+    if d['format']==1 and d['split']=='fss': d['split'] = 'fss-even'
     _check_description(file, d)
     return d
 

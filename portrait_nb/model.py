@@ -116,7 +116,7 @@ class Slice(nn.Module):
 
 def _reads(tasks, n_features, split):
     "The dimensions that each sub-task reads, in order"
-    if split=='fss': return list(feature_split(tasks, n_features).values())
+    if split in ('fss','fss-even'): return list(feature_split(tasks, n_features, even=split=='fss-even').values())
     if split=='shared': return [torch.arange(n_features) for _ in tasks]
     raise ValueError(f"split must be 'fss' (each sub-task its part of the vector) or 'shared' (all of it), got {split!r}.")
 
@@ -126,7 +126,7 @@ class PortraitNet(nn.Module):
     def __init__(self,
                  tasks:Tasks,               # the sub-tasks, identities filled in: `dls.tasks`
                  backbone:str='hrnet_w32',  # any model of timm
-                 split:str='fss',           # 'fss': feature space split; 'shared': all sub-tasks read all features
+                 split:str='fss',           # 'fss': feature space split, or 'fss-even', with all aspects as PIQ weighs them; 'shared': all sub-tasks read all features
                  pretrained=True,           # True: ImageNet weights, from the cache or the hub; False: random; or a path to a file of weights
                  size=(256,128),            # (height, width) of the portraits in pixels; matters to backbones built for one size
                  output_stride:int=None,    # pixels from one cell of the last map to the next; None: the backbone's own, mostly 32

@@ -22,6 +22,7 @@ def _check_labels(name, labels, multilabel):
     "`labels` as a tuple, or a `ValueError` that says what is wrong with them"
     if isinstance(labels, str): raise ValueError(f"Task '{name}': labels must be a list of strings, got the one string {labels!r}.")
     labels = tuple(labels)
+    if '-' in labels: raise ValueError(f"Task '{name}': '-' cannot be a label; in a table it means that a portrait bears none of the labels. Give it a name, e.g. 'other'.")
     odd = [o for o in labels if not isinstance(o, str) or not o or o!=o.strip() or '|' in o]
     if odd: raise ValueError(f"Task '{name}': the label {odd[0]!r} must be a string, not empty, without outer blanks and without '|', which separates labels in a table.")
     twice = [o for i,o in enumerate(labels) if o in labels[:i]]
@@ -165,9 +166,12 @@ class Segment:
     readers:tuple # names of the sub-tasks that read it
     def __len__(self): return self.stop-self.start
 
-def _aspect_weights(tasks):
-    "One share for every part of PIQ: the identity, and every aspect's attributes"
-    return [sum([any(o.is_identity for o in tasks.of(a)), any(not o.is_identity for o in tasks.of(a))]) for a in tasks.aspects]
+def _aspect_weights(tasks, even=False):
+    "A share for each aspect: 1 for the identity, 1 for attributes; less for those with under half the labels of the largest aspect, unless `even`"
+    labels = {a: sum(o.n_labels for o in tasks.of(a) if not o.is_identity) for a in tasks.aspects}
+    most = max(labels.values()) or 1
+    share = {a: Fraction(n>0) if even else min(Fraction(1), Fraction(2*n, most)) for a,n in labels.items()}
+    return [sum(o.is_identity for o in tasks.of(a))+share[a] for a in tasks.aspects]
 
 def _cut(tasks, aspect, n, shared):
     "`(readers, size)` of the segments of one aspect with `n` dimensions"
@@ -181,12 +185,13 @@ def _cut(tasks, aspect, n, shared):
 # %% ../nbs/00_tasks.ipynb #a18829d2
 def feature_plan(tasks:Tasks,        # the sub-tasks
                  n_features:int,     # length of the backbone's feature vector
-                 shared:float=0.5    # share of an aspect without identity that all its sub-tasks read
+                 shared:float=0.5,   # share of an aspect without identity that all its sub-tasks read
+                 even:bool=False     # all aspects as PIQ weighs them, however few labels they have
                 )->list:             # `Segment`s in order, covering the vector
     "Section 5: which dimensions belong to which aspect, and which sub-tasks read them"
     if not 0<=shared<1: raise ValueError(f"feature_plan: shared must lie in [0, 1), got {shared}.")
     plan,start = [],0
-    for aspect,n in zip(tasks.aspects, largest_remainder(n_features, _aspect_weights(tasks))):
+    for aspect,n in zip(tasks.aspects, largest_remainder(n_features, _aspect_weights(tasks, even))):
         for readers,size in _cut(tasks, aspect, n, shared):
             if not size: _too_short(readers[0], n_features, tasks)
             plan.append(Segment(aspect, start, start+size, tuple(readers)))
@@ -218,8 +223,9 @@ def n_dims(plan)->int: return plan[-1].stop # the length of the vector that `pla
 # %% ../nbs/00_tasks.ipynb #923f016d
 def feature_split(tasks:Tasks,       # the sub-tasks
                   n_features:int,    # length of the backbone's feature vector
-                  shared:float=0.5   # as in `feature_plan`
+                  shared:float=0.5,  # as in `feature_plan`
+                  even:bool=False    # as in `feature_plan`
                  )->dict:            # {task name: int64 tensor of the dimensions it reads, ascending}
     "Feature Space Split (Section 5): the dimensions of the feature vector that each sub-task reads"
-    plan = feature_plan(tasks, n_features, shared)
+    plan = feature_plan(tasks, n_features, shared, even)
     return {t.name: torch.cat([torch.arange(o.start, o.stop) for o in plan if t.name in o.readers]) for t in tasks}

@@ -57,7 +57,8 @@ def _by_value(cells, say):
             if key not in told: told[key] = say(o)
         return pd.Series([told[o] for o in keys], cells.index, str, cells.name)
     codes,kinds = pd.factorize(cells)
-    told = np.array([*map(say, kinds), ''], dtype=object)
+    distinct = kinds.tolist() if pd.api.types.is_string_dtype(kinds.dtype) else kinds
+    told = np.array([*map(say, distinct), ''], dtype=object)
     return pd.Series(told[codes], cells.index, str, cells.name)
 
 # %% ../nbs/00_words.ipynb #53a2231c
