@@ -115,7 +115,7 @@ def same_data(dls,            # of `portrait_dls`
     tasks = Tasks([dls.tasks[o] for o in names]) if names else dls.tasks
     augment = next((o for o in dls.train.after_batch.fs if isinstance(o, Augment)), False)
     df = pd.concat([dls.train.dataset.df, dls.valid.dataset.df], ignore_index=True)
-    return portrait_dls(df, dls.path, tasks, size=dls.size, bs=dls.train.bs, sampling=sampling, num_workers=dls.train.fake_l.num_workers, seed=seed, device=dls.device, augment=augment)
+    return portrait_dls(df, dls.root, tasks, size=dls.size, bs=dls.train.bs, sampling=sampling, num_workers=dls.train.fake_l.num_workers, seed=seed, device=dls.device, augment=augment)
 
 def n_epochs(dls, row:Row, scale:Scale)->int:
     "Epochs of a row at a scale; `dls`: random sampling"
@@ -293,7 +293,7 @@ def _run(dls, row, scale, seed, folder, key, results, data, cameras):
     try:
         with FileLock(folder/'lock', timeout=0):
             if key in written(results): return
-            line = dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls))
+            line = dict(key=key, row=row.name, seed=seed, data=data or str(dls.root), scale=scale.name, **_about(row, scale, dls))
             parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in _networks(dls, row)]
             line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **_circumstances(sum((o['made'] for o in parts), [])), **_flat(outcome_scores(dls, parts)))
             _append(Path(results).with_name(f'{Path(results).stem}_losses.csv'), [dict(key=key, row=row.name, seed=seed, **{k: round(v, 5) if isinstance(v, float) else v for k,v in o.items()}) for p in parts for o in p['losses']])

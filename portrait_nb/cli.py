@@ -45,7 +45,7 @@ def says_why(f):
 @call_parse
 @says_why
 def portrait_synth(path:str,            # folder to draw into
-                   preset:str='small',  # tiny (300 images, 64x32), small (12,000, 128x64), bench (40,000, 256x128) or full (250,000)
+                   preset:str='small',  # tiny (300 images, 64x32), hats (1,200, 64x32, with a rare attribute), small (12,000, 128x64), bench (40,000, 256x128) or full (250,000)
                    seed:int=0,          # the same seed draws the same bytes
                    workers:int=None     # processes; all cores if not given
                   ):

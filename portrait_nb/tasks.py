@@ -22,6 +22,7 @@ def _check_labels(name, labels, multilabel):
     "`labels` as a tuple, or a `ValueError` that says what is wrong with them"
     if isinstance(labels, str): raise ValueError(f"Task '{name}': labels must be a list of strings, got the one string {labels!r}.")
     labels = tuple(labels)
+    if '-' in labels: raise ValueError(f"Task '{name}': '-' cannot be a label; in a table it means that a portrait bears none of the labels. Give it a name, e.g. 'other'.")
     odd = [o for o in labels if not isinstance(o, str) or not o or o!=o.strip() or '|' in o]
     if odd: raise ValueError(f"Task '{name}': the label {odd[0]!r} must be a string, not empty, without outer blanks and without '|', which separates labels in a table.")
     twice = [o for i,o in enumerate(labels) if o in labels[:i]]
