@@ -190,3 +190,27 @@ def test_findings():
     assert [o.check for o in some]==['f','w','n'] and some.fatal and some.summary=='1 fatal, 1 warning, 1 note'
     assert '19 more' in str(some) and '&lt;F&gt;' in some._repr_html_() and str(some).endswith(some.summary)
     assert some.frame()[['severity','rows']].values.tolist()==[['fatal',24],['warning',2],['note',0]]
+
+
+def test_names_that_look_like_one():
+    df = table()
+    train, test = df.identity[df.split=='train'].iloc[0], df.index[df.split!='train'][0]
+    df.loc[test, 'identity'] = train.upper()
+    o = found(df)['alike identity across splits']
+    assert o.severity=='fatal' and set(o.rows.identity)=={train, train.upper()} and repr(train) in o.what and repr(train.upper()) in o.what
+    df = table()
+    df.loc[df.index[df.identity==train][0], 'identity'] = train+'\u200b'
+    assert found(df)['alike identity'].severity=='warning'
+    assert found(table().assign(source=['1','01']*(len(table())//2)))['alike source'].severity=='warning'
+    assert not [o for o in found(table()) if o.startswith('alike')]
+
+
+def test_one_person_alone_in_train():
+    df = table()
+    df = df.assign(identity=df.identity.where(df.split!='train', 'ann'))
+    assert found(df)['nothing to learn'].severity=='fatal' and 'nobody to tell apart' in found(df)['nothing to learn'].what
+
+
+def test_fixed_names():
+    for fixed,said in (('gender', 'is one word'), (['Gender'], "did you mean 'gender'")):
+        with pytest.raises(ValueError, match=said): found(table(), fixed=fixed)
