@@ -8,7 +8,7 @@ __all__ = ['MEAN', 'STD', 'read_portrait', 'encode_labels', 'Portraits', 'normal
            'portrait_dls', 'Photos', 'PictureError']
 
 # %% ../nbs/06_data.ipynb #0313bc24
-import io, os, random
+import io, os, random, warnings
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from torch import nn, Tensor
 from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
 from .tasks import Task, Tasks
-from .words import NONE
+from .words import NONE, label_words, words
 
 # %% ../nbs/06_data.ipynb #1c693e24
 _all_ = ['PictureError']
@@ -43,11 +43,15 @@ def _encode_cell(cell, task, places):
     labels = [] if cell==NONE else cell.split('|')
     return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in labels], dtype=torch.long), 1)
 
-def encode_labels(cells:pd.Series, # strings, one a portrait, "" where unlabelled, "a|b" where several hold, "-" where none of several does
+def _spelt(cells, task):
+    "The cells of a sub-task, every label as the sub-task spells it and '' where it is not known"
+    return words(cells, task.labels or ()) if task.is_identity else label_words(cells, task.labels)
+
+def encode_labels(cells:pd.Series, # one a portrait, "" where unlabelled, "a|b" where several hold, "-" where none of several does
                   task:Task        # its labels are known
                  )->Tensor:        # (N,) int64, -1 unknown; multi-label: (N, n_labels) float32 of 0/1, a row of -1 unknown
     "The column of one sub-task as numbers"
-    places = {o:i for i,o in enumerate(task.labels)}
+    cells,places = _spelt(cells, task), {o:i for i,o in enumerate(task.labels)}
     kinds = sorted({'', *cells})
     try: rows = torch.stack([_encode_cell(o, task, places) for o in kinds])
     except KeyError as e: _unknown(cells, task, e.args[0])
@@ -64,15 +68,15 @@ def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
     if name not in df: raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {', '.join(map(str, df))}.")
-    cells = df[name].astype(object)
-    cells = cells.where(cells.notna(), '').astype(str).str.strip()
-    return cells.replace('-1', '') if task.is_identity else cells
+    return _spelt(df[name], task)
 
 def _with_train_identities(df, tasks):
     "`tasks` with the identities of the train split filled in; identities given beforehand are kept"
     if tasks.identity is None or tasks.identity.labels is not None: return tasks
     known = sorted(set(_column(df[df.split=='train'], tasks.identity))-{''})
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
+    if len(known)==1: warnings.warn(f"All identified train portraits are of {known[0]!r}, so there is nobody to tell apart and '{tasks.identity.name}' learns nothing: "
+                                    "name a second person, or pass Tasks(tasks.attributes).", stacklevel=3)
     return tasks.with_identities(known)
 
 # %% ../nbs/06_data.ipynb #2a9a0ee0
@@ -102,7 +106,7 @@ class Portraits:
         if tasks.identity and not train: self.labels[tasks.identity.name] = torch.full((len(df),), -1)
         self.labels = {k: self.labels[k] for k in tasks.names}
         self.identities = _column(df, tasks.identity).to_numpy() if tasks.identity else None
-        self.groups = df['group'].fillna('').astype(str).to_numpy() if 'group' in df else np.full(len(df), '')
+        self.groups = words(df['group']).to_numpy() if 'group' in df else np.full(len(df), '')
 
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i

@@ -24,6 +24,7 @@ from .model import PortraitNet
 from .report import portrait_report, save_report
 from .tasks import Task, Tasks
 from .weighting import DynamicWeights, LogitAdjustment, train_shares
+from .words import words
 
 # %% ../nbs/14_learner.ipynb #6cb6e68d
 def portrait_splitter(model):
@@ -138,9 +139,9 @@ def _retrieval(query, gallery, data, cameras):
 
 def _cameras(*data):
     "The cameras of datasets, from their column `source`"
-    for o in data:
-        if 'source' not in o.df or (o.df['source'].fillna('')=='').any(): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
-    return [o.df['source'].astype(str).to_numpy() for o in data]
+    cameras = [words(o.df['source']) if 'source' in o.df else None for o in data]
+    if any(o is None or (o=='').any() for o in cameras): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
+    return [o.to_numpy() for o in cameras]
 
 # %% ../nbs/14_learner.ipynb #2d2b84fa
 def _check_splits(tasks, query_dl, gallery_dl):

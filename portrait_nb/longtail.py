@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from .annotations import SPLITS
 from .style import INK, OTHER_COLOURS, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
-from .words import NONE
+from .words import NONE, label_words, words
 
 # %% ../nbs/05_longtail.ipynb #2df4bf1b
 def _whole(count, i):
@@ -121,8 +121,10 @@ def _part(df, split, *columns):
     return df[df['split']==split]
 
 def _identified(df, split, identity, *columns):
+    "The rows of named people; these columns as words"
     part = _part(df, split, identity, *columns)
-    return part[part[identity].notna() & ~part[identity].isin(['', '-1'])]
+    part = part.assign(**{o: words(part[o]) for o in (identity, *columns)})
+    return part[part[identity]!='']
 
 # %% ../nbs/05_longtail.ipynb #3d714494
 def identity_counts(df:pd.DataFrame, # an annotation table
@@ -169,11 +171,12 @@ def label_counts(df:pd.DataFrame, # an annotation table
                 )->pd.DataFrame:  # images: a row a label, "-" for none of several where the table says so, and a last one "" for those without; a column a split
     "How many images of each split bear each label of `task`"
     part = _part(df, None, task.name)
-    cells = part.groupby([task.name, 'split'], observed=True).size().rename('images').reset_index() # a row for each distinct cell and split
-    borne = cells.assign(label=cells[task.name].str.split('|')).explode('label')
+    cells = pd.DataFrame(dict(label=label_words(part[task.name], task.labels), split=part['split']))
+    kinds = cells.value_counts(['label', 'split']).rename('images').reset_index() # a row for each distinct cell and split
+    borne = kinds.assign(label=kinds['label'].str.split('|')).explode('label')
     counts = borne.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
     rows = [*task.labels, *([NONE] if task.multilabel and NONE in counts.index else []), '']
-    for o in counts.index.difference(rows): task.index(o)
+    for o in sorted(set(counts.index)-set(rows)): task.index(o)
     return counts.reindex(index=rows, columns=list(SPLITS), fill_value=0)
 
 # %% ../nbs/05_longtail.ipynb #30359f5c
