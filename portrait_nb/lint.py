@@ -17,7 +17,7 @@ from pathlib import Path
 from .annotations import AnnotationWarning, COLUMNS, fixed_names, matched
 from .data import PKSampler
 from .longtail import label_counts
-from .similar import phash, similar_groups
+from .similar import accident_rate, by_accident, careful_threshold, phash, similar_groups
 from .tasks import Task, Tasks
 from .words import alike, label_words, words
 
@@ -252,6 +252,18 @@ def _pairs_told(df, pairs):
     rows = df.iloc[pairs['right']][['image','split']]
     return rows.assign(like=df['image'].iloc[pairs['left']].array, distance=pairs['distance'].array)
 
+def _by_chance(hashes, train, threshold):
+    "How many test portraits would look like a train one if no picture had to do with another"
+    rate = min(accident_rate(hashes, threshold), 1-1e-9)
+    return -(~train).sum()*np.expm1(train.sum()*np.log1p(-rate))
+
+def _similar_finding(df, like, threshold, chance):
+    "What to think of the pairs `like`, of which chance alone makes so many"
+    doubt = f"; chance alone would make about {chance:,.0f} of them" if chance>=.5 else ''
+    what = f"{_n(len(like), 'portrait')} of query and gallery {'looks' if len(like)==1 else 'look'} like one of train ({threshold} of 64 bits of the pHash or fewer differ{doubt})."
+    if 2*chance>len(like): return Finding('note', 'similar pictures across train and test', what, "Look at the nearest pairs; most are two pictures that only look alike to a pHash.", _pairs_told(df, like))
+    return Finding('warning', 'similar pictures across train and test', what, "Look at the pairs; give a shot to one side.", _pairs_told(df, like))
+
 def check_leaks(df:pd.DataFrame, # as of `check_splits`, n rows
                 root,            # the folder its paths start from
                 hashes,          # (n,) uint64, of `phash`
@@ -269,8 +281,7 @@ def check_leaks(df:pd.DataFrame, # as of `check_splits`, n rows
     if len(same): yield Finding('fatal', 'files across train and test', f"{_n(len(same), 'file')} of query and gallery {'is' if len(same)==1 else 'are'} in train too, byte by byte.",
                             "Keep each on one side.", _pairs_told(df, same))
     like = pairs[~pairs['right'].isin(same['right'])].sort_values('distance', kind='stable')
-    if len(like): yield Finding('warning', 'similar pictures across train and test', f"{_n(len(like), 'portrait')} of query and gallery {'looks' if len(like)==1 else 'look'} like one of train ({threshold} of 64 bits of the pHash or fewer differ).",
-                                "Look at the pairs; give a shot to one side.", _pairs_told(df, like))
+    if len(like): yield _similar_finding(df, like, threshold, _by_chance(hashes, train, threshold))
 
 # %% ../nbs/06b_lint.ipynb #e7a915aa
 def check_groups(df:pd.DataFrame,   # as of `check_splits`, n rows
@@ -287,9 +298,16 @@ def check_groups(df:pd.DataFrame,   # as of `check_splits`, n rows
                                  "Fill the column 'group' with group_similar(df, root).", _pairs_told(df, pairs))
 
 # %% ../nbs/06b_lint.ipynb #fc1954b6
+def _too_alike(hashes, threshold, careful):
+    "That pairs at `threshold` are mostly accidents, and what was done instead"
+    chance,shared = by_accident(hashes, threshold)
+    what = f"The pHash takes different people for one: at {threshold} bits {shared:,} of {len(hashes):,} pictures have a like one, and chance alone would make {chance:,.0f} so (aligned faces are too alike for it)."
+    instead = "only files that are the same byte by byte were looked for" if careful is None else f"pairs were looked for at {careful} bits instead"
+    return Finding('note', 'pictures too alike for the pHash', what, f"Read nothing into pairs at {threshold} bits; {instead}.", pd.DataFrame())
+
 def check_pictures(df:pd.DataFrame,   # as of `check_splits`
                    root,              # the folder its paths start from
-                   threshold:int=6,   # bits of the pHash
+                   threshold:int=6,   # bits of the pHash; lowered where chance alone makes pairs
                    cameras:bool=False # as of `check_matches`
                   ):                  # yields `Finding`s
     "Can all pictures be read, and are any on both sides?"
@@ -303,9 +321,11 @@ def check_pictures(df:pd.DataFrame,   # as of `check_splits`
     if lost.any(): yield Finding('fatal', 'unreadable pictures', f"{_n(lost.sum(), 'picture')} cannot be read, and an epoch ends there.", "Put good files in their place, or take out their rows.",
                                  df.loc[lost, ['image','split']].assign(why=faults[0]['fault'].array))
     df,hashes = df[~lost],np.ma.getdata(hashes)[~lost]
-    groups = similar_groups(hashes, threshold)
-    yield from check_leaks(df, root, hashes, groups, threshold)
-    yield from check_groups(df, hashes, groups, threshold, cameras)
+    careful = careful_threshold(hashes, threshold)
+    if careful!=threshold: yield _too_alike(hashes, threshold, careful)
+    groups,bits = (np.arange(len(df)), -1) if careful is None else (similar_groups(hashes, careful), careful) # -1: no pair is so near
+    yield from check_leaks(df, root, hashes, groups, bits)
+    yield from check_groups(df, hashes, groups, bits, cameras)
 
 # %% ../nbs/06b_lint.ipynb #808bc200
 def lint_portraits(df:pd.DataFrame,  # annotation table
