@@ -43,6 +43,7 @@ class Row:
     sampling:str='random'        # as of `portrait_dls`
     backbone:str='hrnet_w32'     # a model of timm; a `Scale` may have another stand in for it
     positives:str='sum'          # of Batch Rank
+    bias:str='attributes'        # as of `PortraitNet`
     lam:float=.5                 # weight of the metric loss
     tau:float=0.                 # of `LogitAdjustment`; 0: none
     lr_factor:float=1.           # times the learning rate of the scale
@@ -114,7 +115,7 @@ def same_data(dls,            # of `portrait_dls`
     tasks = Tasks([dls.tasks[o] for o in names]) if names else dls.tasks
     augment = next((o for o in dls.train.after_batch.fs if isinstance(o, Augment)), False)
     df = pd.concat([dls.train.dataset.df, dls.valid.dataset.df], ignore_index=True)
-    return portrait_dls(df, dls.path, tasks, size=dls.size, bs=dls.train.bs, sampling=sampling, num_workers=dls.train.fake_l.num_workers, seed=seed, device=dls.device, augment=augment)
+    return portrait_dls(df, dls.root, tasks, size=dls.size, bs=dls.train.bs, sampling=sampling, num_workers=dls.train.fake_l.num_workers, seed=seed, device=dls.device, augment=augment)
 
 def n_epochs(dls, row:Row, scale:Scale)->int:
     "Epochs of a row at a scale; `dls`: random sampling"
@@ -128,7 +129,7 @@ def row_learner(dls, row:Row, scale:Scale, seed:int=0, names=()): # `names`: the
     cbs = [SkipValidation(), *([BF16()] if bf16_pays(dls.device) else []), *([LogitAdjustment(row.tau)] if row.tau else [])]
     set_seed(seed, reproducible=True)
     return fss_learner(dls, backbone, split='shared' if row.split=='single' else row.split, metric_loss=row.metric_loss, weighting=row.weighting, pretrained=scale.pretrained,
-                       lam=row.lam, positives=row.positives, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
+                       lam=row.lam, positives=row.positives, bias=row.bias, lr=scale.lr*row.lr_factor, output_stride=stride, cbs=cbs)
 
 # %% ../nbs/20_ablation.ipynb #829d0502
 def outcome(learn,             # trained
@@ -169,10 +170,10 @@ def _pictures(paths, n=64):
 
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the table, some of its pictures, and the rule of scoring"
-    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stand_ins') and getattr(o, f.name)!=f.default} for o in (row,scale)]
+    about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stand_ins','bias') and getattr(o, f.name)!=f.default} for o in (row,scale)]
     augment = next(([o.size,o.pad,*(float(m.p) for m in o.steps)] for o in dls.train.after_batch.fs if isinstance(o, Augment)), None)
     data = [(o.dataset.df.to_csv(index=False),_pictures(o.dataset.paths)) for o in (dls.train,dls.valid)]
-    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else [])], sort_keys=True)
+    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else []), *([f'bias: {row.bias}'] if row.bias!='none' else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:bool=False)->dict: # `names`: the sub-tasks of this network
@@ -292,7 +293,7 @@ def _run(dls, row, scale, seed, folder, key, results, data, cameras):
     try:
         with FileLock(folder/'lock', timeout=0):
             if key in written(results): return
-            line = dict(key=key, row=row.name, seed=seed, data=data or str(dls.path), scale=scale.name, **_about(row, scale, dls))
+            line = dict(key=key, row=row.name, seed=seed, data=data or str(dls.root), scale=scale.name, **_about(row, scale, dls))
             parts = [train_part(dls, row, scale, seed, o, folder/o[0] if row.split=='single' else folder, cameras) for o in _networks(dls, row)]
             line |= dict(params=sum(o['params'] for o in parts), seconds=round(sum(o['seconds'] for o in parts)), **_circumstances(sum((o['made'] for o in parts), [])), **_flat(outcome_scores(dls, parts)))
             _append(Path(results).with_name(f'{Path(results).stem}_losses.csv'), [dict(key=key, row=row.name, seed=seed, **{k: round(v, 5) if isinstance(v, float) else v for k,v in o.items()}) for p in parts for o in p['losses']])
@@ -321,7 +322,7 @@ def _check_rows(dls, rows, cameras):
 def _about(row, scale, dls):
     "The columns that say what was trained"
     backbone,stride = scale.network(row.backbone)
-    return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
+    return dict(split=row.split, metric_loss=row.metric_loss or 'none', positives=row.positives, lam=row.lam, bias=row.bias, weighting=row.weighting, sampling=row.sampling, tau=row.tau, stands_for=row.backbone, backbone=backbone, output_stride=stride or 32,
                 n_epoch=n_epochs(dls, row, scale), schedule=scale.schedule, lr=scale.lr*row.lr_factor, pretrained=scale.pretrained, size=f'{dls.size[0]}x{dls.size[1]}', bs=dls.train.bs, bf16=bf16_pays(dls.device), train_images=len(dls.train.dataset))
 
 def _flat(scores):

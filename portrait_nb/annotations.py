@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'COLUMNS', 'FAULTS', 'AnnotationError', 'AnnotationWarning', 'read_header', 'clean_path', 'matched',
-           'read_annotations', 'write_annotations', 'summarise', 'label_shares', 'plot_labels']
+           'fixed_names', 'read_annotations', 'write_annotations', 'summarise', 'label_shares', 'plot_labels']
 
 # %% ../nbs/01_annotations.ipynb #fa7c27b3
-import codecs, csv as csvlib, difflib, io, os, posixpath, re, stat, unicodedata, warnings
+import codecs, csv as csvlib, difflib, errno, io, os, posixpath, re, stat, time, unicodedata, warnings
 import numpy as np
 import pandas as pd
 from functools import lru_cache, partial
@@ -16,8 +16,9 @@ from pathlib import Path
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .pictures import picture_fault
-from .style import INK, aspect_colour, chart
+from .style import INK, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
+from .words import NONE, alike, label_words, named, unseen, words
 
 # %% ../nbs/01_annotations.ipynb #f93b0045
 SPLITS = ('train', 'query', 'gallery')
@@ -98,7 +99,7 @@ def _records(text):
         except StopIteration: return
         except csvlib.Error as e: cells = str(e)
         first,last = last+1, reader.line_num
-        if any(o.strip() for o in cells): yield first, last, cells
+        if ''.join(cells).strip(): yield first, last, cells
 
 def _read_records(text):
     "All of `_records(text)`, cells of any length"
@@ -171,13 +172,6 @@ def _each(cells, say):
     "`say(cell)` for every cell, asked once for each distinct one"
     return cells.map({o:say(o) for o in cells.unique()})
 
-def _clean(cell): return unicodedata.normalize('NFC', cell).strip()
-
-def _clean_labels(cell, task):
-    "The cell as the task spells it, without blanks around its labels"
-    known = {_clean(o):o for o in task.labels}
-    return '|'.join(known.get(o, o) for o in map(str.strip, _clean(cell).split('|')))
-
 # %% ../nbs/01_annotations.ipynb #77f252a4
 def clean_path(image:str # a path as typed
               )->str:    # below the root, with forward slashes; a path that leaves the root is a ValueError
@@ -203,25 +197,38 @@ def _complete(df, tasks):
     if 'identity' not in df: df = df.assign(identity=df[ident] if ident in df else '')
     df = df.assign(**{o:'' for o in ('source', 'group') if o not in df})
     df = df[list(dict.fromkeys([*COLUMNS, *tasks.names, *df]))]
-    for o in (*COLUMNS[1:], ident): df[o] = _each(df[o], _clean)
-    for o in {'identity', ident}: df[o] = df[o].replace('-1', '')
-    for t in tasks.attributes: df[t.name] = _each(df[t.name], partial(_clean_labels, task=t))
+    for o in (*COLUMNS[1:], ident): df[o] = words(df[o])
+    for t in tasks.attributes: df[t.name] = label_words(df[t.name], t.labels)
     paths = _each(df['image'], _path_or_none)
     df['image'] = paths.where(paths.notna(), df['image'])
     return df.astype(str)
 
 # %% ../nbs/01_annotations.ipynb #ecccb33d
+def _other_separator(text, labels):
+    "Which sign stands between `labels` in `text` where | should; None if it is something else"
+    for sign in (',', ';', '/', '+', '&', ' '):
+        parts = [o.strip() for o in text.split(sign)]
+        if len(parts)>1 and set(parts)<=set(labels): return sign
+
 def _label_fault(cell, task, tasks):
     "Why `cell` is no label of `task`, or None"
-    if not cell or cell in task.labels: return
+    if not cell or cell in task.labels or (task.multilabel and cell==NONE): return
     if '|' in cell and not task.multilabel: return f"{_quote(cell)} holds several labels, but {task.name} takes one"
     parts = cell.split('|')
     if '' in parts: return f"{_quote(cell)} has an empty label beside a |"
-    for o in parts:
-        if o in task.labels: continue
-        other = next((f"; it is one of {t.name}" for t in tasks.attributes if t is not task and o in t.labels and not _nearest(o, task.labels)), None)
-        return f"{_quote(o)} is no label of {task.name}" + (other or _meant(o, task.labels))
+    if NONE in parts and task.multilabel: return f"{_quote(cell)} names a label beside {NONE!r}, which means none of them; keep one or the other"
+    odd = next((o for o in parts if o not in task.labels), None)
+    if odd: return f"{_quote(odd)} is no label of {task.name}" + _label_hint(odd, task, tasks)
     if len(set(parts))<len(parts): return f"{_quote(cell)} names {_quote(next(o for o in task.labels if parts.count(o)>1))} twice"
+
+def _label_hint(text, task, tasks):
+    "What was probably meant by `text`"
+    if sign := _other_separator(text, task.labels):
+        several = '|'.join(o.strip() for o in text.split(sign))
+        return f"; {task.name} takes one label" if not task.multilabel else f"; several labels are joined by |, so write {_quote(several)}"
+    if text==NONE: return f"; leave the cell empty if it is not known ({NONE!r} means none of the labels, where several may hold)"
+    other = next((t.name for t in tasks.attributes if t is not task and text in t.labels), None)
+    return f"; it is one of {other}" if other and not _nearest(text, task.labels) else _meant(text, task.labels)
 
 def _split_fault(cell):
     if cell not in SPLITS: return (f"{_quote(cell)} is no split" if cell else "the split is empty") + _meant(cell, SPLITS)
@@ -234,6 +241,11 @@ def _image_fault(cell):
     "What is wrong with a path, its file not yet looked at"
     try: clean_path(cell)
     except ValueError as e: return str(e)
+
+# %% ../nbs/01_annotations.ipynb #4b40ca17
+def _unseen_fault(cell):
+    "Characters that cannot be seen, in a name"
+    if found := unseen(cell): return f"{_quote(cell)} holds {found}, which cannot be seen; write the name without it"
 
 # %% ../nbs/01_annotations.ipynb #056a692a
 def _faults(df, told, column, kind):
@@ -250,6 +262,7 @@ def _cell_faults(df, tasks):
     "The faults that a row has by itself, files aside"
     own = list(dict.fromkeys([*COLUMNS, *tasks.names]))
     found = [_faults(df, _each(df[o], _odd_fault), o, 'control character') for o in own]
+    found += [_faults(df, _each(df[o], _unseen_fault), o, 'unseen character') for o in dict.fromkeys(('identity', _identity_name(tasks), 'source', 'group'))]
     found += [_faults(df, _each(df['image'], _image_fault), 'image', 'path'), _faults(df, _each(df['split'], _split_fault), 'split', 'split')]
     found += [_faults(df, _each(df[t.name], partial(_label_fault, task=t, tasks=tasks)), t.name, 'label') for t in tasks.attributes]
     return _join(found)
@@ -259,25 +272,55 @@ def _file_fault(image, root):
     "`(kind, fault, id)` of the file `image` below `root`; the id is the same for two names of one file"
     path = os.path.join(root, image)
     try: info = os.stat(path)
-    except OSError as e: return 'missing file', None if isinstance(e, FileNotFoundError) else f"cannot be opened: {e.strerror}", None
-    if not os.path.realpath(path).startswith(root): return 'path', f"is a link that leads out of the root, to {_quote(os.path.realpath(path))}", None
+    except OSError as e: return 'missing file', None if e.errno in (errno.ENOENT, errno.ELOOP) else f"cannot be opened: {e.strerror}", None
     if stat.S_ISDIR(info.st_mode): return 'unreadable file', "is a folder, not a file", None
     if not stat.S_ISREG(info.st_mode): return 'unreadable file', "is not a regular file", None
     fault = picture_fault(path) if info.st_size else "is empty (0 bytes)"
     return 'unreadable file' if fault else None, fault, f'{info.st_dev}:{info.st_ino}' if info.st_ino else None
 
+def _timed(look, images):
+    "What `look` says of a few images, and whether most of the time went by waiting for the disk"
+    wall,cpu = time.perf_counter(), time.thread_time()
+    seen = [look(o) for o in images]
+    return seen, time.perf_counter()-wall > 2*(time.thread_time()-cpu)
+
+def _each_file(look, images, pool):
+    "`look(image)` of all images in order, by threads where the disk makes us wait"
+    for start in range(0, len(images), 1024):
+        few,others = images[start:start+32], images[start+32:start+1024]
+        seen,waits = _timed(look, few)
+        yield from seen
+        yield from pool.imap(look, others, chunksize=32) if waits else map(look, others)
+
 def _look_at_files(images, root, n_workers):
-    "`_file_fault` of every distinct image, in parallel, as a DataFrame"
+    "`_file_fault` of every distinct image, as a DataFrame"
     images = list(dict.fromkeys(images))
-    look = partial(_file_fault, root=os.path.join(os.path.realpath(root), ''))
+    look = partial(_file_fault, root=os.fspath(root))
     with warnings.catch_warnings(), ThreadPool(max(1, n_workers)) as pool:
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', Image.DecompressionBombWarning)
-        seen = list(progress_bar(pool.imap(look, images, chunksize=32), total=len(images), leave=False)) if images else []
+        seen = list(progress_bar(_each_file(look, images, pool), total=len(images), leave=False)) if images else []
     return pd.DataFrame(seen, columns=['kind', 'fault', 'id'], index=images, dtype=object)
 
+# %% ../nbs/01_annotations.ipynb #bc7e3520
+def _link_fault(image, root):
+    "Which link on the way to `image` leads nowhere, or None"
+    parts = image.split('/')
+    for i in range(1, len(parts)+1):
+        path = os.path.join(root, *parts[:i])
+        if not os.path.islink(path) or os.path.exists(path): continue
+        what = '' if i==len(parts) else f"the folder {_quote('/'.join(parts[:i]))} "
+        if _is_loop(path): return what + "is a link that leads back to itself; link it to where the pictures are"
+        return what + f"is a link to {_quote(os.readlink(path))}, which is not there; is that disk mounted?"
+
+def _is_loop(link):
+    try: os.stat(link)
+    except OSError as e: return e.errno==errno.ELOOP
+
 # %% ../nbs/01_annotations.ipynb #86ee4f2f
-def _fold(name): return unicodedata.normalize('NFKC', name).casefold().strip()
+def _fold(name):
+    seen = ''.join(o for o in name if not unseen(o))
+    return unicodedata.normalize('NFKC', seen).casefold().strip()
 
 @lru_cache(maxsize=256)
 def _folder(path):
@@ -286,14 +329,30 @@ def _folder(path):
     except OSError: return None
     return {**{_fold(os.path.splitext(o)[0]):o for o in names}, **{_fold(o):o for o in names}}
 
+def _find(folder, name):
+    "The entry of `folder` that is `name`, or sounds like it; None if there is none"
+    if os.path.lexists(os.path.join(folder, name)): return name
+    names = _folder(folder) or {}
+    return names.get(_fold(name)) or names.get(_fold(os.path.splitext(name)[0]))
+
+def _meant_path(image, found):
+    "`; did you mean ...?`; a name that looks the same is spelt out"
+    if unicodedata.normalize('NFC', image)!=unicodedata.normalize('NFC', found): return f"; did you mean {found!r}?"
+    return f"; on the disk it is {ascii(found)}, which looks the same but is composed otherwise: rename it there, or write it so here"
+
 def _missing_fault(image, root):
     "That `image` is missing, and which file was perhaps meant"
+    if fault := _link_fault(image, root): return fault
     folder,name = posixpath.split(image)
-    if os.path.islink(os.path.join(root, image)): return "is a link to a file that is not there"
-    names = _folder(os.path.join(root, folder))
-    if names is None: return f"there is no folder {_quote(folder)} below the root"
-    near = names.get(_fold(name)) or names.get(_fold(os.path.splitext(name)[0]))
-    return "there is no such file" + (f"; did you mean {near!r}?" if near else '')
+    below = ''
+    for part in folder.split('/') if folder else []:
+        near = _find(os.path.join(root, below), part)
+        if not near or not os.path.isdir(os.path.join(root, below, near)): return f"there is no folder {_quote(posixpath.join(below, part))} below the root"
+        below = posixpath.join(below, near)
+    near = _find(os.path.join(root, below), name)
+    if not near: return "there is no such file"
+    if below==folder: return "there is no such file" + _meant_path(name, near)
+    return "there is no such file" + _meant_path(image, posixpath.join(below, near))
 
 def _file_faults(df, root, n_workers):
     "The faults of the files that `df` names, and the id of each row's file"
@@ -335,30 +394,57 @@ def _tell(faults, most=20):
 
 def _by_kind(faults): return ', '.join(f"{k} {n:,}" for k,n in faults.kind.value_counts().items())
 
+# %% ../nbs/01_annotations.ipynb #30c6a2fa
+def _of_all(faults, n_rows):
+    "Those of `faults` that all rows have: the same words in the same column, or that no image was found"
+    if n_rows<2: return faults[:0]
+    same = faults.groupby(['column', 'fault'])['line'].transform('size')==n_rows
+    missing = faults['kind']=='missing file'
+    return faults[same] if same.any() else faults[missing & (missing.sum()==n_rows)]
+
+def _once(faults, root):
+    "One sentence about `faults` of one column, which all rows have"
+    first = faults.iloc[0]
+    where = f"The first is line {first.line}, {_quote(first.image)}"
+    not_found = first.kind=='missing file' and first.fault.startswith('there is no')
+    if not_found: return f"not one of the {len(faults):,} images was found below {root}: is that the right root? {where}: {first.fault}."
+    return f"all {len(faults):,} rows have the same fault in the column {first.column}: {first.fault}. {where}."
+
 def _message(csv, root, faults, n_rows, drop=False):
     "What an `AnnotationError` says"
-    head = f"{csv}: {_count(len(faults), 'fault')} in {faults.line.nunique():,} of {_count(n_rows, 'row')}"
-    lost = (faults.kind=='missing file').sum()==n_rows
-    hint = f"\nNot one of the images was found below {root}: is that the right root?" if lost else ''
-    advice = "No good row is left." if drop else 'Mend the csv and read it again, or pass on_error="drop" (portrait_train, portrait_eval and portrait_ablate: --drop) to go on with the good rows.'
-    return f"{head}\n\n{_tell(faults)}\n\nBy kind: {_by_kind(faults)}.{hint}\n{advice} The error's `.faults` is a DataFrame of all the faults."
+    shared = _of_all(faults, n_rows)
+    rest,n_lines = faults.drop(index=shared.index), faults.line.nunique()
+    told = [_once(part, root) for _,part in shared.groupby('column', sort=False)]
+    if len(rest): told += [f"{_count(len(faults), 'fault')} in {n_lines:,} of {_count(n_rows, 'row')}"]
+    told[0] = f"{csv}: {told[0]}"
+    if len(rest): told += [_tell(rest), f"By kind: {_by_kind(faults)}."]
+    advice = 'Mend that and read the table again'
+    if n_lines<n_rows: advice += ', or pass on_error="drop" (portrait_train, portrait_eval and portrait_ablate: --drop) to go on with the good rows'
+    told.append(("No good row is left." if drop else advice+'.') + " The error's `.faults` is a DataFrame of all the faults.")
+    return '\n\n'.join(told)
 
 # %% ../nbs/01_annotations.ipynb #70c52e98
-def matched(df:pd.DataFrame,        # an annotation table
-            identity:str='identity' # its column of identities
-           )->pd.Series:            # bool, for the query rows only
-    "Has a query a true match: an image of its identity in the gallery, and of another group?"
-    query,gallery = df[df['split']=='query'], df[(df['split']=='gallery') & (df[identity]!='')]
-    pair = lambda part: part[identity]+'\0'+part['group']
-    n_all = query[identity].map(gallery[identity].value_counts()).fillna(0)
-    n_near = pair(query).map(pair(gallery[gallery['group']!='']).value_counts()).fillna(0)
-    return n_all>n_near
+def matched(df:pd.DataFrame,         # an annotation table
+            identity:str='identity', # its column of identities
+            cameras:bool=False       # is `source` a camera, and the same person from the same camera no match?
+           )->pd.Series:             # bool, for the query rows only
+    "Has a query a true match: an image of its identity in the gallery, of another group (and camera)?"
+    table = pd.DataFrame(dict(split=df['split'], who=words(df[identity]), group=words(df['group']), camera=words(df['source']) if cameras else ''))
+    query,gallery = [table[table['split']==o] for o in ('query','gallery')]
+    def n_alike(*columns):
+        "How many gallery images agree with each query in `columns`, all of them known"
+        known = gallery[(gallery[list(columns)]!='').all(axis=1)]
+        return query.join(known.groupby(list(columns)).size().rename('n'), on=list(columns))['n'].fillna(0)
+    near = n_alike('who','group') + n_alike('who','camera') - n_alike('who','group','camera')
+    return n_alike('who')>near
 
 # %% ../nbs/01_annotations.ipynb #b308e700
-def _unmatched(df, ident):
+def _unmatched(df, ident, cameras):
     "A sentence on the queries without a true match, or None"
-    lost = (~(ok := matched(df, ident))).sum()
-    if lost: return (f"{lost:,} of {_count(len(ok), 'query', 'queries')} without a true match (an image of the identity in the gallery, in another group), "
+    ok = matched(df, ident, cameras)
+    lost = (~ok).sum()
+    rule = "in another group and from another camera" if cameras else "in another group, from any camera"
+    if lost: return (f"{lost:,} of {_count(len(ok), 'query', 'queries')} without a true match (an image of the identity in the gallery, {rule}), "
                      f"left out of the retrieval scores: line{'s' if lost>1 else ''} {_some(ok.index[~ok])}")
 
 def _two_labels(df, ident, task):
@@ -369,11 +455,30 @@ def _two_labels(df, ident, task):
     shown = '; '.join(f"{_quote(o)} ({each(o)})" for o in several[:3]) + (f" and {len(several)-3:,} more" if len(several)>3 else '')
     if len(several): return f"{_count(len(several), 'identity', 'identities')} with more than one {task}: {shown}"
 
-def _doubts(df, tasks, fixed):
+def _look_alike(df, ident):
+    "A sentence on the identities that look like one, or None"
+    first = df[df[ident]!=''].reset_index(names='line').drop_duplicates(ident).set_index(ident)
+    pairs = alike(first.index)
+    def where(who): return f"{_quote(who)} ({first['split'][who]}, line {first['line'][who]})"
+    shown = _some([f"{where(a)} and {where(b)}" for a,b in pairs], 3, '; ')
+    if pairs: return (f"{_count(len(pairs), 'pair')} of identities that differ only by leading zeros, '.0', case or characters that nobody sees: {shown}; "
+                      "if they are one person, write one name")
+
+def fixed_names(fixed,      # names of sub-tasks in which a person does not change; None: gender, if it is one of `tasks`
+                tasks:Tasks
+               )->tuple:    # of names; a bare word and a name that no sub-task has are a ValueError
+    "The sub-tasks in which an identity cannot change"
+    names = [o.name for o in tasks.attributes]
+    if fixed is None: return tuple(o for o in names if o=='gender')
+    return named(fixed, names, 'fixed')
+
+def _doubts(df, tasks, fixed, cameras):
     "All that is odd but may be meant, a sentence each"
     ident = _identity_name(tasks)
-    found = [_two_labels(df, ident, o) for o in fixed if o in tasks]
-    if tasks.identity: found += [_unmatched(df, ident) if (df[ident]!='').any() else f"no row has an identity, so nothing can be learnt or scored for {ident}"]
+    found = [_two_labels(df, ident, o) for o in fixed]
+    if not tasks.identity: return [o for o in found if o]
+    if (df[ident]!='').any(): found += [_unmatched(df, ident, cameras), _look_alike(df, ident)]
+    else: found.append(f"no row has an identity, so nothing can be learnt or scored for {ident}")
     return [o for o in found if o]
 
 # %% ../nbs/01_annotations.ipynb #7f52e6fd
@@ -407,17 +512,19 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                      on_error:str='raise', # 'raise' one `AnnotationError` with every fault, or 'drop' the faulty rows with an `AnnotationWarning`
                      n_workers:int=8,  # threads that open the images
                      verify:bool=True, # look at the files? False trusts that they are there and good
-                     fixed=('gender',) # sub-tasks in which an identity cannot change: several labels end in a warning
+                     fixed=None,       # sub-tasks in which an identity cannot change: several labels end in a warning; None: gender, if it is one of them
+                     cameras:bool=False # is `source` a camera? Then a query wants a match from another one
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone
     "Read an annotation table and check all of it: lines, cells, files, and rows against each other"
     if on_error not in ('raise', 'drop'): raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}.")
+    fixed = fixed_names(fixed, tasks)
     if not Path(root).is_dir(): raise AnnotationError(f"{root}: there is no such folder; `root` is where the paths in {csv} start from.")
     df,crooked = _table(csv, tasks)
     n_rows = len(df)+len(crooked)
     df,faults = _checked(_complete(df, tasks), crooked, root, tasks, on_error=='drop', n_workers, verify)
     if len(faults) and (on_error=='raise' or df.empty): raise AnnotationError(_message(csv, root, faults, n_rows, on_error=='drop'), faults)
     left_out = _left_out(csv, faults, n_rows)
-    for o in _doubts(df, tasks, fixed): warnings.warn(AnnotationWarning(f"{csv}: {o}."), stacklevel=2)
+    for o in _doubts(df, tasks, fixed, cameras): warnings.warn(AnnotationWarning(f"{csv}: {o}."), stacklevel=2)
     df = df.reset_index(drop=True)
     if on_error=='drop': df.attrs['left_out'] = left_out
     return df
@@ -425,7 +532,8 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
 # %% ../nbs/01_annotations.ipynb #66f08b17
 def _not_strings(df):
     "`(row, column, cell)` of the first cell that is not a string, or None"
-    return next(((i,c,o) for c in df for i,o in zip(df.index, df[c]) if not isinstance(o, str)), None)
+    odd = [c for c in df if pd.api.types.infer_dtype(df[c], skipna=False) not in ('string', 'empty')]
+    return next(((i,c,o) for c in odd for i,o in zip(df.index, df[c]) if not isinstance(o, str)), None)
 
 def write_annotations(df:pd.DataFrame, # an annotation table, strings only
                       path             # where to; an existing file is replaced in one step
@@ -433,13 +541,12 @@ def write_annotations(df:pd.DataFrame, # an annotation table, strings only
     "Write a table that `read_annotations` reads back exactly"
     if lost := {'image', 'split'}-set(df): raise AnnotationError(f"write_annotations: the table has no column {_some(sorted(lost))}.")
     if not df.columns.is_unique: raise AnnotationError(f"write_annotations: the column {df.columns[df.columns.duplicated()][0]!r} stands twice in the table.")
-    if odd := _not_strings(df): raise AnnotationError("write_annotations: row {}, column {}: {} is not a string; use df.astype(str), and '' for what is not known.".format(*odd))
+    if odd := _not_strings(df): raise AnnotationError("write_annotations: row {}, column {}: {} is not a string; write df.apply(words) with `words` of portrait_nb.words, which makes strings of numbers and '' of what is not known.".format(*odd))
     path = Path(path)
     beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    quoting = csvlib.QUOTE_ALL if any('\r' in o for c in df for o in df[c]) else csvlib.QUOTE_MINIMAL
+    quoting = csvlib.QUOTE_ALL if any('\r' in o for c in df for o in (c, *df[c].unique())) else csvlib.QUOTE_MINIMAL
     try:
-        with beside.open('w', encoding='utf-8', newline='') as f:
-            csvlib.writer(f, quoting=quoting, lineterminator='\n').writerows([list(df), *zip(*(df[c] for c in df))])
+        df.to_csv(beside, index=False, quoting=quoting, lineterminator='\n', encoding='utf-8')
         os.replace(beside, path)
     except UnicodeEncodeError as e: raise AnnotationError(f"write_annotations: {_quote(e.object[:200])} is not valid Unicode and cannot be written.") from None
     finally: beside.unlink(missing_ok=True)
@@ -450,18 +557,23 @@ def summarise(df:pd.DataFrame, # an annotation table
              )->pd.DataFrame:  # a column a split and one for all; rows: images, identities, and how many images lack each label
     "How many images and identities, and how many images are without a label"
     ident = _identity_name(tasks)
-    def count(part): return {'images': len(part), 'identities': part[ident][part[ident]!=''].nunique(),
-                             **{f'without {t.name}': int((part[t.name]=='').sum()) for t in tasks}}
-    return pd.DataFrame({o: count(df if o=='all' else df[df['split']==o]) for o in (*SPLITS, 'all')})
+    said = {ident: words(df[ident]), **{t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}}
+    def count(rows):
+        people = said[ident][rows]
+        lacking = {f'without {t.name}': int((said[t.name][rows]=='').sum()) for t in tasks}
+        return {'images': int(rows.sum()), 'identities': people[people!=''].nunique(), **lacking}
+    return pd.DataFrame({o: count(df['split'].isin(df['split'] if o=='all' else [o])) for o in (*SPLITS, 'all')})
 
 # %% ../nbs/01_annotations.ipynb #e37a7c1f
 def label_shares(df:pd.DataFrame, # an annotation table
                  task             # one of its sub-tasks, not the identity
                 )->pd.DataFrame:  # a row a label: the share of the labelled images that bear it, `train` and `test` (query and gallery)
     "How the labels of `task` are distributed; shares of a multi-label sub-task may sum to more than 1"
-    borne = df[task.name].str.get_dummies('|').reindex(columns=list(task.labels), fill_value=0)[df[task.name]!='']
-    train = df['split'].reindex(borne.index)=='train'
-    return pd.DataFrame({'train': borne[train].mean(), 'test': borne[~train].mean()}).fillna(0)
+    side = np.where(df['split']=='train', 'train', 'test')
+    counts = df.groupby([label_words(df[task.name], task.labels), side]).size().unstack(fill_value=0).reindex(columns=['train', 'test'], fill_value=0)
+    labelled = counts.drop(index='', errors='ignore')
+    borne = {label: labelled[[label in o.split('|') for o in labelled.index]].sum() for label in task.labels}
+    return (pd.DataFrame(borne).T/labelled.sum()).fillna(0)
 
 # %% ../nbs/01_annotations.ipynb #9205a6fe
 def _plot_shares(ax, df, task, tasks):
@@ -479,6 +591,7 @@ def plot_labels(df:pd.DataFrame, # an annotation table
                ):
     "Draw the distribution of the labels of every attribute, train (bar) against test (dot)"
     shown = tasks.attributes
+    if not shown: return plot_nothing('The identity is the only sub-task, and it has no labels to count.', caption)
     cols = min(cols, len(shown))
     rows = -(-len(shown)//cols)
     height = .75+.2*max(o.n_labels for o in shown)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'read_portrait', 'encode_labels', 'Portraits', 'normalise', 'denormalise', 'Normalise',
            'crop_flip_erase', 'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
-           'portrait_dls', 'PictureError']
+           'portrait_dls', 'Photos', 'PictureError']
 
 # %% ../nbs/06_data.ipynb #0313bc24
-import os, random
+import io, os, random, warnings
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
@@ -19,9 +19,10 @@ from functools import lru_cache
 from IPython.display import display
 from PIL import Image
 from torch import nn, Tensor
-from .pictures import PictureError, open_picture
+from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
 from .tasks import Task, Tasks
+from .words import NONE, label_words, words
 
 # %% ../nbs/06_data.ipynb #1c693e24
 _all_ = ['PictureError']
@@ -39,13 +40,18 @@ def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
     if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
     if not task.multilabel: return torch.tensor(places[cell])
-    return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in cell.split('|')]), 1)
+    labels = [] if cell==NONE else cell.split('|')
+    return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in labels], dtype=torch.long), 1)
 
-def encode_labels(cells:pd.Series, # strings, one a portrait, "" where unlabelled, "a|b" where several hold
+def _spelt(cells, task):
+    "The cells of a sub-task, every label as the sub-task spells it and '' where it is not known"
+    return words(cells, task.labels or ()) if task.is_identity else label_words(cells, task.labels)
+
+def encode_labels(cells:pd.Series, # one a portrait, "" where unlabelled, "a|b" where several hold, "-" where none of several does
                   task:Task        # its labels are known
                  )->Tensor:        # (N,) int64, -1 unknown; multi-label: (N, n_labels) float32 of 0/1, a row of -1 unknown
     "The column of one sub-task as numbers"
-    places = {o:i for i,o in enumerate(task.labels)}
+    cells,places = _spelt(cells, task), {o:i for i,o in enumerate(task.labels)}
     kinds = sorted({'', *cells})
     try: rows = torch.stack([_encode_cell(o, task, places) for o in kinds])
     except KeyError as e: _unknown(cells, task, e.args[0])
@@ -62,16 +68,25 @@ def _column(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
     if name not in df: raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {', '.join(map(str, df))}.")
-    cells = df[name].astype(object)
-    cells = cells.where(cells.notna(), '').astype(str).str.strip()
-    return cells.replace('-1', '') if task.is_identity else cells
+    return _spelt(df[name], task)
 
 def _with_train_identities(df, tasks):
     "`tasks` with the identities of the train split filled in; identities given beforehand are kept"
     if tasks.identity is None or tasks.identity.labels is not None: return tasks
     known = sorted(set(_column(df[df.split=='train'], tasks.identity))-{''})
     if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
+    if len(known)==1: warnings.warn(f"All identified train portraits are of {known[0]!r}, so there is nobody to tell apart and '{tasks.identity.name}' learns nothing: "
+                                    "name a second person, or pass Tasks(tasks.attributes).", stacklevel=3)
     return tasks.with_identities(known)
+
+# %% ../nbs/06_data.ipynb #2a9a0ee0
+def _check_images(df):
+    "Refuse a table whose column `image` does not name a file in every row"
+    twice = df.columns[df.columns.duplicated()]
+    if len(twice): raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
+    if 'image' not in df: raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {', '.join(map(str, df))}.")
+    nameless = [i for i,o in df.image.items() if not isinstance(o, (str,Path)) or not str(o).strip()]
+    if nameless: raise ValueError(f"Row {nameless[0]} of the table, column 'image': {df.image[nameless[0]]!r} is no path to a picture; take the row out, or name the file.")
 
 # %% ../nbs/06_data.ipynb #f513eb56
 class Portraits:
@@ -85,12 +100,13 @@ class Portraits:
                  train:bool=False    # augmented, and with identities?
                 ):
         self.df,self.tasks,self.size,self.split_idx = df.reset_index(drop=True),tasks,tuple(size),0 if train else 1
-        self.paths = [str(Path(root)/o) for o in df.image]
+        _check_images(df)
+        self.root,self.paths = Path(root),[str(Path(root)/o) for o in df.image]
         self.labels = {t.name: encode_labels(_column(df, t), t) for t in tasks if train or not t.is_identity}
         if tasks.identity and not train: self.labels[tasks.identity.name] = torch.full((len(df),), -1)
         self.labels = {k: self.labels[k] for k in tasks.names}
         self.identities = _column(df, tasks.identity).to_numpy() if tasks.identity else None
-        self.groups = df['group'].fillna('').astype(str).to_numpy() if 'group' in df else np.full(len(df), '')
+        self.groups = words(df['group']).to_numpy() if 'group' in df else np.full(len(df), '')
 
     def __len__(self): return len(self.paths)
     def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
@@ -258,7 +274,8 @@ class PortraitLoader(TfmdDL):
         bad = next((o for o in pictures if isinstance(o, PictureError)), None)
         if bad is not None: return bad
         rows = torch.tensor(rows)
-        return torch.stack(pictures),{k: v[rows] for k,v in self.dataset.labels.items()}
+        x,labels = torch.stack(pictures),self.dataset.labels
+        return (x,) if labels is None else (x, {k: v[rows] for k,v in labels.items()})
 
     def retain(self, res, b): return res
 
@@ -278,9 +295,25 @@ class PortraitLoader(TfmdDL):
             yield self.after_batch(to_device(tuple(b), self.device, non_blocking=True))
         self.after_iter()
 
+# %% ../nbs/06_data.ipynb #1df7521d
+@patch
+def decode(self:PortraitLoader, b)->tuple: # `b`: a batch; the pictures as (B, 3, H, W) uint8, on the CPU
+    "A batch before normalisation"
+    return to_cpu(self.after_batch.decode(b))
+
+@patch
+def _one_pass(self:PortraitLoader): self._n_inp,self._types = 1,{} # fastai would read a picture to find this out
+
+@patch
+def plain(self:PortraitLoader)->PortraitLoader:
+    "The same portraits, each once, in the order of the table and without augmentation"
+    steps = [o for o in self.after_batch.fs if not isinstance(o, Augment)]
+    return self.new(shuffle=False, drop_last=False, sampler=None, after_batch=steps)
+
 # %% ../nbs/06_data.ipynb #a45891bf
 def _check_table(df, root):
     "Refuse a table that cannot be loaded from"
+    _check_images(df)
     for c in ('image','split'):
         if c not in df: raise ValueError(f"The table has no column '{c}'; read it with read_annotations.")
     if not Path(root).is_dir(): raise ValueError(f"root='{root}' is not a folder; it is where the paths of the column 'image' start from.")
@@ -333,7 +366,7 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
 
 # %% ../nbs/06_data.ipynb #49bfab91
 class PortraitLoaders(DataLoaders):
-    "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, and the tables of query and gallery"
+    "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, `root`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
     query_df,gallery_df = add_props(lambda i,self: self.loaders[i+2].dataset.df)
 
@@ -358,23 +391,116 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
     parts = [df[split=='train'], df[split!='train'], df[split=='query'], df[split=='gallery']]
     loaders = [portrait_dl(o, root, tasks, size, bs, num_workers, device, train=i==0, augment=i==0 and augment, sampler=None if i else sampler) for i,o in enumerate(parts)]
     if seed is not None: loaders[0].rng = random.Random(seed)
-    return PortraitLoaders(*loaders, path=root, device=loaders[0].device)
+    return PortraitLoaders(*loaders, device=loaders[0].device)
+
+# %% ../nbs/06_data.ipynb #16fa547d
+@patch(as_prop=True)
+def vocab(self:PortraitLoaders)->dict: # {task: labels}
+    "The labels of every sub-task"
+    return {t.name: list(t.labels) for t in self.tasks}
+
+def _not_one_label(of):
+    return ValueError(f"These portraits have {len(of.tasks)} sub-tasks and no single label, so fastai cannot build a network or a loss for them: use fss_learner(dls, 'resnet18') of portrait_nb.learner, with any backbone of timm.")
+
+@patch(as_prop=True)
+def c(self:PortraitLoaders): raise _not_one_label(self)
+
+@patch(as_prop=True)
+def loss_func(self:Portraits): raise _not_one_label(self)
+
+# %% ../nbs/06_data.ipynb #0ea2ac80
+class Photos(Portraits):
+    "Pictures without labels as a dataset of `(picture, row)`"
+    labels,identities,split_idx = None,None,1
+    def __init__(self,
+                 paths:list,      # of paths, PIL images or (H, W, 3) uint8 arrays
+                 df:pd.DataFrame, # one row for each
+                 root,            # the folder that the paths of `df` start from
+                 tasks:Tasks,     # the sub-tasks that will be asked
+                 size=(256,128)   # (height, width) in pixels
+                ):
+        self.paths,self.df,self.root,self.tasks,self.size = paths,df.reset_index(drop=True),Path(root),tasks,tuple(size)
+        self.groups = np.full(len(df), '')
+
+def _photo(o, root):
+    "One picture as `read_portrait` takes it"
+    if isinstance(o, (str,Path)): return Path(root or '')/o
+    if isinstance(o, bytes): return io.BytesIO(o)
+    if not isinstance(o, Tensor): return o
+    if o.dtype!=torch.uint8 or o.ndim!=3 or len(o)!=3: raise ValueError(f"A tensor must be one picture of bytes, (3, H, W) uint8, as dls.valid_ds[0][0] is; this one is {tuple(o.shape)} of {str(o.dtype).removeprefix('torch.')}.")
+    return o.permute(1,2,0).cpu().numpy()
+
+def _photos(items, root):
+    "`(pictures, table)` of whatever `test_dl` takes beside a table"
+    if isinstance(items, (str,Path)) and (Path(root or '')/items).is_dir():
+        root = Path(root or '')/items
+        items = walk_pictures(root)
+    if isinstance(items, (str,Path,bytes,Image.Image,np.ndarray,Tensor)): items = [items]
+    paths = [_photo(o, root) for o in items]
+    return paths,pd.DataFrame(dict(image=[str(o) if isinstance(o, Path) else f'picture {i}' for i,o in enumerate(paths)]))
+
+def _rows(items):
+    "A table, if `items` is one, or one or more of its rows; else None"
+    if isinstance(items, pd.DataFrame): return items
+    if isinstance(items, pd.Series) and 'image' in items: return pd.DataFrame([items])
+    if isinstance(items, (list,tuple,L)) and len(items) and all(isinstance(o, pd.Series) and 'image' in o for o in items): return pd.DataFrame(list(items))
+
+# %% ../nbs/06_data.ipynb #33c06f94
+@patch
+def test_dl(self:PortraitLoaders,
+            test_items,             # a folder, paths, PIL images, (H, W, 3) uint8 arrays, rows of a table; one or many
+            rm_type_tfms=None,      # fastai's; there is nothing to remove here
+            with_labels:bool=False, # batches of `(image, labels)`? For a table that has them
+            root=None,              # where paths start from; None: those of a table from `dls.root`, others from here
+            bs:int=None,            # portraits a batch; None: as in training
+            num_workers:int=None,   # processes that decode; None: as of `portrait_dl`
+            **kwargs                # passed on to `PortraitLoader`
+           )->PortraitLoader:       # in the order given, not augmented; only this list of sub-tasks and this size are taken from `dls`
+    "A loader of other portraits, to predict"
+    table = _rows(test_items)
+    if table is None and with_labels: raise ValueError("with_labels=True needs a table: test_dl(df, with_labels=True), where df has a column for every sub-task.")
+    if table is None: data = Photos(*_photos(test_items, root), root or '.', self.tasks, self.size)
+    elif with_labels: data = Portraits(table, root or self.root, self.tasks, self.size)
+    else:
+        _check_images(table)
+        start = Path(root or self.root)
+        data = Photos([str(start/o) for o in table.image], table, start, self.tasks, self.size)
+    if not len(data): raise ValueError("test_dl got no portraits: the list, or the table, is empty.")
+    workers = _n_workers(len(data), num_workers, self.device)
+    kwargs = dict(after_batch=[Normalise()], pin_memory=self.device.type=='cuda') | kwargs
+    return PortraitLoader(data, bs=bs or max(o.bs for o in self.loaders), num_workers=workers, device=self.device, **kwargs)
 
 # %% ../nbs/06_data.ipynb #81d97ca0
 def _told(task, label):
     "The words for one number, or one row of numbers"
-    if task.multilabel: return '-' if (label<0).any() else '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none'
-    return '-' if label<0 else task.labels[int(label)]
+    if (label<0).any(): return '?'
+    if not task.multilabel: return task.labels[int(label)]
+    return '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none of these'
 
 @patch
 def show_batch(self:PortraitLoader,
                b=None,        # a batch of this loader; None: the next one
                max_n:int=12,  # portraits at most
                cols:int=6,    # portraits a row
-               width:int=128  # of a portrait on the page, in pixels
+               width:int=128, # of a portrait on the page, in pixels
+               nrows:int=None,ncols:int=None, # fastai's words: rows, and portraits a row
+               figsize=None,  # fastai's too: (width, height) of the whole in inches
+               unique:bool=False # the first portrait again and again, to see the augmentation?
               ):
     "Portraits of a batch, with all their labels"
-    image,labels = self.one_batch() if b is None else b
+    if ncols: cols = ncols
+    if nrows: max_n = nrows*cols
+    if figsize: width = round(72*figsize[0]/cols)
+    if unique: b = self._first_again(max_n)
+    image,*labels = self.one_batch() if b is None else b
     n,(h,w) = min(max_n, len(image)),image.shape[-2:]
-    titles = ['\n'.join(f'{t.name}: {_told(t, labels[t.name][i])}' for t in self.dataset.tasks) for i in range(n)]
+    titles = ['\n'.join(f'{t.name}: {_told(t, labels[0][t.name][i])}' for t in self.dataset.tasks) for i in range(n)] if labels else None
     display(show_sheet(denormalise(image[:n]).permute(0,2,3,1).cpu().numpy(), titles=titles, cols=cols, size=(width, round(width*h/w))))
+
+# %% ../nbs/06_data.ipynb #2643917c
+@patch
+def _first_again(self:PortraitLoader, n):
+    "A batch of the first portrait, `n` times"
+    b = self.create_batch([self.dataset[0]]*n)
+    self.before_iter()
+    return self.after_batch(to_device(tuple(b), self.device))

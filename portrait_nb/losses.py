@@ -185,3 +185,18 @@ def _even_out(self:PortraitLoss, losses, known, features):
     seen = self.norms>0
     w = torch.where(seen, 1/torch.where(seen, self.norms, 1), 0)
     self.weights.copy_(torch.where(seen, w*seen.sum()/w.sum().clamp_min(1e-12), 1))
+
+# %% ../nbs/11_losses.ipynb #9790050f
+@patch
+def activation(self:PortraitLoss,
+               logits:dict # {task: (N, n_labels)}
+              )->dict:     # {task: (N, n_labels)} of 0 to 1
+    "Probabilities"
+    return {k: v.sigmoid() if self.tasks[k].multilabel else v.softmax(-1) for k,v in logits.items()}
+
+@patch
+def decodes(self:PortraitLoss,
+            probabilities:dict # {task: (N, n_labels)}
+           )->dict:            # {task: (N,) numbers of labels; multi-label: (N, n_labels) of 0 and 1}
+    "The label with the highest probability, or all above one half"
+    return {k: (v>.5).long() if self.tasks[k].multilabel else v.argmax(-1) for k,v in probabilities.items()}

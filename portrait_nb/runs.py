@@ -324,7 +324,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
               )->dict:                 # for `new_run`; json
     "All that a training is built from"
     if not Path(annotations).is_file(): raise FileNotFoundError(f"There is no table '{annotations}'.")
-    learner = dict(learner or {})
+    learner = dict(bias='attributes') | (learner or {})
     if isinstance(learner.get('pretrained'), str): learner['pretrained'] = os.path.abspath(learner['pretrained'])
     return _check_config(dict(format=CHECKPOINT, annotations=os.path.abspath(annotations), sha256=_sha256(annotations), root=os.path.abspath(root), tasks=tasks.to_dict(), n_epoch=n_epoch, schedule=schedule,
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
@@ -423,6 +423,9 @@ def read_config(path)->dict:
     try: config = json.loads(file.read_text())
     except ValueError as e: raise RunError(f"'{file}' is not json: {e}.") from None
     if not isinstance(config, dict) or config.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a configuration of format {CHECKPOINT}, which this version of portrait_nb reads.")
+    if 'bias' not in config['learner']: # begun before there were any, and before aspects of few labels had fewer dimensions
+        split = config['learner'].get('split', 'fss')
+        config['learner'] |= dict(bias='none', split='fss-even' if split=='fss' else split)
     return config
 
 def open_run(path,             # folder of a run

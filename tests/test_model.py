@@ -34,8 +34,39 @@ def test_heads_by_hand(net):
         neck,f = net.neck(t.name), pooled[:, feature_split(TASKS,96)[t.name]]
         after = f/(1+neck.bn.eps)**.5 # in eval, before any training: mean 0, variance 1
         torch.testing.assert_close(out['features'][t.name], f)
-        torch.testing.assert_close(out['logits'][t.name], after@neck.classifier.weight.T - (math.log(t.n_labels-1) if t.multilabel else 0))
-        assert (neck.classifier.bias is None) == (not t.multilabel)
+        start = 0 if t.is_identity else -math.log(t.n_labels-1) if t.multilabel else -math.log(t.n_labels)
+        torch.testing.assert_close(out['logits'][t.name], after@neck.classifier.weight.T + start)
+        assert (neck.classifier.bias is None) == t.is_identity
+
+@pytest.mark.parametrize('bias', ['attributes','none','all'])
+def test_which_classifiers_have_a_bias_and_where_it_starts(bias):
+    shares = {t.name: torch.arange(1., t.n_labels+1)/(t.n_labels+2 if t.multilabel else sum(range(t.n_labels+1))) for t in TASKS.attributes}
+    net = PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), bias=bias, shares=shares)
+    for t in TASKS:
+        start,has = net.neck(t.name).classifier.bias, t.multilabel or bias=='all' or bias=='attributes' and not t.is_identity
+        assert (start is not None)==has
+        if not has: continue
+        says = start.sigmoid() if t.multilabel else start.softmax(0)
+        torch.testing.assert_close(says.detach(), shares.get(t.name, torch.full((t.n_labels,), 1/t.n_labels)))
+
+def test_bias_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="bias must be 'attributes'"): PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), bias=True)
+
+def learnt(neck, x, y):
+    "What `neck` says of label 1 after learning `y`"
+    opt = torch.optim.Adam([p for p in neck.parameters() if p.requires_grad], 3e-2)
+    for _ in range(300):
+        opt.zero_grad()
+        F.cross_entropy(neck(x), y).backward()
+        opt.step()
+    return neck(x).softmax(1)[:,1].detach()
+
+def test_a_rare_label_is_said_as_often_as_it_is_borne():
+    torch.manual_seed(0)
+    x,y = torch.randn(2000, 16),(torch.rand(2000)<.05).long()
+    with_one,without = learnt(BNNeck(16, 2, bias=True), x, y),learnt(BNNeck(16, 2), x, y)
+    assert abs(with_one.mean()-y.float().mean())<.01 and (with_one>.5).float().mean()<.005
+    assert without.mean()>.45
 
 def test_last_stride():
     x = torch.randn(2,3,64,32)
