@@ -10,7 +10,7 @@ __all__ = ['Interpretation', 'ClassificationInterpretation', 'FORMAT', 'READS', 
 
 # %% ../nbs/14_learner.ipynb #0b559983
 import hashlib, json, tempfile
-from copy import deepcopy
+from copy import copy, deepcopy
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd
@@ -22,9 +22,9 @@ from fastai.callback.mixup import MixHandler
 from fastai.metrics import ActivationType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from .analysis import PortraitInterpretation, label_of, portrait_losses
+from .analysis import PortraitInterpretation, portrait_losses
 from .callbacks import FusedAdam, LossRecorder, OnDevice
-from .data import Augment, Normalise, PortraitLoader, PortraitLoaders, Portraits
+from .data import Augment, Normalise, PortraitLoader, PortraitLoaders, Portraits, label_of
 from .losses import PortraitLoss, is_labelled
 from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
 from .model import PortraitNet
@@ -58,6 +58,7 @@ def _check_training(self:PortraitLearner):
     tasks,train = getattr(self.model, 'tasks', None),self.dls.train
     if not len(getattr(train, 'dataset', [0])): raise ValueError("This Learner has no portraits to train on: give it some, learn.dls = portrait_dls(df, root, learn.model.tasks, size=learn.model.size).")
     if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
+    if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
     if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
 
 @patch
@@ -301,8 +302,7 @@ def get_preds(self:PortraitLearner,
               save_preds=None, save_targs=None # folders for each batch's logits and labels
              )->tuple:                 # ([inputs,] predictions, targets or None [, decoded] [, losses]), dictionaries by sub-task, on the CPU
     "Predictions and targets for a loader"
-    dl = self._to_judge(ds_idx, dl)
-    cb = GatherPortraits(with_input=with_input, save_preds=save_preds, save_targs=save_targs)
+    dl,cb = self._to_judge(ds_idx, dl),GatherPortraits(with_input=with_input, save_preds=save_preds, save_targs=save_targs)
     with self.validation_context(cbs=L(cbs)+[cb], inner=inner): self._do_epoch_validate(dl=dl)
     logits,targs = cb.preds,cb.targets
     if with_loss and targs is None: raise ValueError("These portraits have no labels, so they have no loss: build the loader with test_dl(df, with_labels=True).")
@@ -312,6 +312,32 @@ def get_preds(self:PortraitLearner,
     if with_decoded: res.append(self.loss_func.decodes(self.loss_func.activation(logits)))
     if with_loss: res.append(torch.stack(list(portrait_losses(self.model.tasks, logits, targs).values())).nanmean(0))
     return tuple(res)
+
+# %% ../nbs/14_learner.ipynb #99a77973
+@patch
+def tta(self:PortraitLearner,
+        ds_idx:int=1,       # 0: train; 1: query and gallery; 2: query; 3: gallery
+        dl=None,            # other portraits
+        n:int=4,            # augmented views of each
+        item_tfms=None,     # fastai's; there are none here
+        batch_tfms=None,    # how to augment a batch; None: `Augment`, without erasing
+        beta:float=.25,     # weight of the portrait as it is; None: return both
+        use_max:bool=False  # the highest probability of all views instead of their mean?
+       )->tuple:            # (predictions, targets), as of `get_preds`
+    "Predictions averaged over augmented views"
+    plain = self._to_judge(ds_idx, dl)
+    data = copy(plain.dataset)
+    data.split_idx = 0 # augmentation is for training; let it think so
+    views,cb = plain.new(data, after_batch=[Normalise(), *L(Augment(data.size, erase=0) if batch_tfms is None else batch_tfms)]),GatherPortraits()
+    seen = []
+    for _ in range(n):
+        with self.validation_context(cbs=[cb]): self._do_epoch_validate(dl=views)
+        seen.append(self.loss_func.activation(cb.preds))
+    preds,targs = self.get_preds(dl=plain)
+    views = {k: torch.stack([o[k] for o in seen]) for k in preds}
+    if use_max: return {k: torch.cat([v, preds[k][None]]).amax(0) for k,v in views.items()},targs
+    mean = {k: v.mean(0) for k,v in views.items()}
+    return ((mean,preds) if beta is None else {k: v.lerp(preds[k], beta) for k,v in mean.items()}),targs
 
 # %% ../nbs/14_learner.ipynb #33090d24
 @patch
@@ -366,7 +392,13 @@ class TaskMetric(Metric):
             if t.name not in self.each:
                 self.each[t.name] = deepcopy(self.metric)
                 self.each[t.name].reset()
-            self.each[t.name].accumulate(_one_task(learn, logits[known].float(), labels[known].long()))
+            with self._named(t.name): self.each[t.name].accumulate(_one_task(learn, logits[known].float(), labels[known].long()))
+
+    @contextmanager
+    def _named(self, task):
+        "Name the sub-task that the metric fails on"
+        try: yield
+        except Exception as e: raise ValueError(f"The metric {self.metric.name} cannot be computed for '{task}' ({e}); name a sub-task that it fits: TaskMetric({self.metric.name}, 'age').") from e
 
     def _asked(self, tasks):
         if self.task is not None and self.task not in tasks: raise ValueError(f"TaskMetric: there is no sub-task {self.task!r}; there are {', '.join(tasks.names)}.")
@@ -374,7 +406,9 @@ class TaskMetric(Metric):
 
     @property
     def value(self):
-        values = [o.value for o in self.each.values()]
+        values = []
+        for task,o in self.each.items():
+            with self._named(task): values.append(o.value)
         return sum(values)/len(values) if values else None
 
     @property
@@ -405,7 +439,10 @@ def _portrait_metric(metric):
     return TaskMetric(metric) if known else DictMetric(metric)
 
 @patch(set_prop=True)
-def metrics(self:PortraitLearner, v): self._metrics = L(v).map(_portrait_metric)
+def metrics(self:PortraitLearner, v):
+    self._metrics = L(v).map(_portrait_metric)
+    for o in self._metrics:
+        if isinstance(o, TaskMetric): o._asked(self.model.tasks) # refuses an unknown sub-task now
 
 @patch
 def validate(self:PortraitLearner,
@@ -459,6 +496,7 @@ def summary(self:PortraitLearner)->str:
 @patch
 def lr_find(self:PortraitLearner, *args, **kwargs):
     "fastai's `lr_find`; when it is stopped, the weights come back too"
+    self._check_training()
     path = self.path
     with tempfile.TemporaryDirectory() as tmp:
         self.path = Path(tmp)
@@ -617,6 +655,7 @@ def load_learner(fname,        # a folder of `learn.export` or `save_portrait_mo
     "A Learner without data; reads numbers and text, runs no code from the files"
     path = Path(fname)
     if path.is_file(): raise ValueError(f"'{path}' is a file, and portrait models are folders, made by learn.export. The files of fastai's own export are pickles, which run code when they are loaded; load weights of fastai's learn.save with fss_learner(dls, ...).load(name).")
+    if not path.exists(): raise FileNotFoundError(f"There is no folder '{path}'; load_learner takes the one that learn.export made.")
     device = torch.device('cpu') if cpu else default_device()
     kept = _checked_settings(path, _read_description(path))
     model = load_portrait_model(path, device)
