@@ -12,6 +12,7 @@ import pandas as pd
 from .annotations import SPLITS
 from .longtail import imbalance_factor, label_counts, long_tail_score
 from .tasks import PORTRAIT, Tasks
+from .words import label_words, words
 
 # %% ../nbs/05c_card.ipynb #192b5ce3
 class Card(str):
@@ -62,7 +63,8 @@ def agreement(annotations:pd.DataFrame, # image, annotator, and a column a sub-t
     _check_annotations(annotations)
     rows = {}
     for t in (o for o in tasks.attributes if o.name in annotations):
-        told = annotations[annotations[t.name].fillna('')!='']
+        said = annotations.assign(**{t.name: label_words(annotations[t.name], t.labels)})
+        told = said[said[t.name]!='']
         told = told[told.groupby('image')['annotator'].transform('size')>=2]
         if not len(told): continue
         asked = [told[t.name].str.split('|').map(lambda o: label in o) for label in t.labels] if t.multilabel else [told[t.name]]
@@ -79,7 +81,10 @@ def _check_annotations(annotations):
 # %% ../nbs/05c_card.ipynb #8f4f2ec5
 def _identity_column(tasks): return tasks.identity.name if tasks.identity else 'identity'
 
-def _known(column): return column[column.notna() & ~column.isin(['','-1'])]
+def _known(column):
+    "What a column says, where it says anything"
+    said = words(column)
+    return said[said!='']
 
 def card_sizes(df, tasks):
     "Images, people and sources, by split"
@@ -117,7 +122,8 @@ def card_similar(df):
 def card_groups(df, tasks, by=('gender','age')):
     "Train portraits by two sub-tasks, rows and columns in the order of their labels"
     train = df[df['split']=='train']
-    told = train[(train[by[0]]!='') & (train[by[1]]!='')]
+    told = pd.DataFrame({o: label_words(train[o], tasks[o].labels) for o in by})
+    told = told[(told!='').all(axis=1)]
     counts = pd.crosstab(told[by[0]], told[by[1]]).reindex(index=list(tasks[by[0]].labels), columns=list(tasks[by[1]].labels), fill_value=0)
     return counts.rename_axis(by[0]).rename_axis(None, axis=1)
 
@@ -138,8 +144,9 @@ def _checked(df, tasks):
     needed = list(dict.fromkeys(['image','split',_identity_column(tasks),*(t.name for t in tasks.attributes)]))
     lost = [o for o in needed if o not in df]
     if lost: raise ValueError(f"The table has no column '{lost[0]}'; pass tasks= with the sub-tasks it has. Its columns are {', '.join(map(str, df))}.")
-    df = df[needed+[o for o in ('source','group') if o in df]].astype(object)
-    return df.where(df.notna(), '').astype(str)
+    df = df[needed+[o for o in ('source','group') if o in df]]
+    labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
+    return df.assign(**{o: words(df[o]) for o in df if o not in labels}, **labels)
 
 def _pair(tasks, by):
     "The two sub-tasks to count against each other, or None"

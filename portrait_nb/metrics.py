@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TIE', 'BLOCK', 'WHOLE', 'SURE', 'SMALL', 'ROOM', 'match_ranks', 'average_precision', 'NoTrueMatch', 'RetrievalScores',
-           'retrieval_scores', 'label_f1', 'macro_f1', 'absent_labels', 'piq']
+           'retrieval_scores', 'label_f1', 'macro_f1', 'absent_labels', 'accuracy', 'majority_guess', 'majority_scores',
+           'piq']
 
 # %% ../nbs/12_metrics.ipynb #1e37b29c
 import math, threading, warnings
@@ -19,6 +20,7 @@ from fastprogress.fastprogress import progress_bar
 from torch import Tensor
 from torch.nn.functional import linear
 from .tasks import PORTRAIT, Tasks
+from .words import words
 
 # %% ../nbs/12_metrics.ipynb #dd5cefa5
 TIE = 1e-9
@@ -80,13 +82,8 @@ def _codes(query, gallery, n_query, n_gallery, what):
         values = np.concatenate([x.cpu() if isinstance(x, Tensor) else x for x in (query,gallery)])
         codes = np.where(values==-1, -1, pd.factorize(values)[0])
         return codes[:n_query], codes[n_query:]
-    values = np.array([o for x in (query,gallery) for o in (x if isinstance(x, list) else x.tolist() if hasattr(x, 'tolist') else list(x))], object)
-    unknown = pd.isna(values)
-    unknown[~unknown] = [o in ('', '-1', -1) for o in values[~unknown]]
-    values[unknown] = None
-    if len({isinstance(o, str) for o in values[~unknown]})>1:
-        raise ValueError(f"query_{what} and gallery_{what} mix numbers and strings, which never match: use one kind.")
-    codes,_ = pd.factorize(values)
+    values = np.concatenate([words(x).to_numpy(object) for x in (query,gallery)])
+    codes,_ = pd.factorize(np.where(values=='', None, values))
     return codes[:n_query], codes[n_query:]
 
 def _equal(code, codes): return (codes==code) & (codes>=0)
@@ -331,15 +328,18 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
     codes = [_codes(*o[:2], *n, o[2]) for o in ((query_ids, gallery_ids, 'ids'), (query_groups, gallery_groups, 'groups'), (query_cams, gallery_cams, 'cams'))]
     search = _Search(query, gallery, codes, max(ks, default=1), similarity)
     _check_search(search)
+    _warn_of_twins(search)
     scores = _score_queries(search, ks, ap, chunk, ties)
     return _summary(scores, codes[0][0], query_ids, ks, no_match)
 
 # %% ../nbs/12_metrics.ipynb #dc5d43c9
+def _is_rank(k): return isinstance(k, (int,float,np.number)) and k>=1 and k%1==0
+
 def _check_options(ks, ap, chunk, ties, no_match):
     for name,value,options in (('ap',ap,('plain','trapezoid')), ('ties',ties,('pessimistic','expected')), ('no_match',no_match,('skip','zero'))):
         if value not in options: raise ValueError(f"{name} must be {options[0]!r} or {options[1]!r}, got {value!r}.")
-    if any(k!=int(k) or k<1 for k in ks): raise ValueError(f"ks must be whole numbers from 1 on, got {ks}.")
-    if chunk is not None and (chunk!=int(chunk) or chunk<1): raise ValueError(f"chunk must be a whole number from 1 on, got {chunk}.")
+    if not np.iterable(ks) or not all(map(_is_rank, ks)): raise ValueError(f"ks must be a list of whole numbers from 1 on, such as (1, 5, 10), got {ks!r}.")
+    if chunk is not None and not _is_rank(chunk): raise ValueError(f"chunk must be a whole number from 1 on, got {chunk}.")
     return [int(k) for k in ks]
 
 ROOM = 2**24
@@ -406,6 +406,48 @@ def _summary(scores, codes, ids, ks, no_match):
     (mAP,cmc,mINP),(macro_mAP,macro_cmc,macro_mINP) = parts(plain),parts(macro)
     return RetrievalScores(mAP, cmc, macro_mAP, macro_cmc, int(valid.sum()), len(scores), mINP, macro_mINP, rows)
 
+# %% ../nbs/12_metrics.ipynb #5eea4a04
+def _near_pairs(search, n=4):
+    "`(i, j)` rows of query and gallery of one identity that agree in `n` columns, and that neither group nor camera keeps apart; by i"
+    d = search.query.shape[1]
+    columns = np.unique(np.linspace(0, d-1, n).astype(int))
+    def keyed(x, codes, others):
+        at = np.flatnonzero(_among(codes, others))
+        values = x[torch.from_numpy(at).to(x.device)][:,columns].double().cpu().numpy()
+        return pd.DataFrame(values).assign(identity=codes[at], row=at)
+    q,g = keyed(search.query, search.qi, search.gi),keyed(search.gallery, search.gi, search.qi)
+    pairs = q.merge(g, on=[*range(len(columns)),'identity'], suffixes=('','_of_gallery')).sort_values('row', kind='stable')
+    i,j = pairs.row.to_numpy(),pairs.row_of_gallery.to_numpy()
+    apart = _equal(search.qg[i], search.gg[j]) | _equal(search.qc[i], search.gc[j])
+    return i[~apart],j[~apart]
+
+def _same_rows(search, i, j):
+    "(n,) bool: is row `i` of query row `j` of gallery, bit for bit?"
+    same = np.zeros(len(i), bool)
+    for a in range(0, len(i), BLOCK):
+        q,g = (x[torch.from_numpy(k[a:a+BLOCK]).to(x.device)] for x,k in ((search.query,i), (search.gallery,j)))
+        same[a:a+BLOCK] = (q.to(g.device)==g).all(1).cpu().numpy()
+    return same
+
+def _twins(search):
+    "`(i, j)`: queries that stand in the gallery themselves, each with one row where it does"
+    i,j = _near_pairs(search)
+    found = []
+    while len(i):
+        own,first = np.unique(i, return_index=True)
+        same = _same_rows(search, own, j[first])
+        found.append(np.stack([own[same], j[first][same]]))
+        left = ~np.isin(i, own[same])
+        left[first] = False
+        i,j = i[left],j[left]
+    return np.concatenate(found, 1) if found else np.zeros((2,0), int)
+
+def _warn_of_twins(search):
+    i,j = _twins(search)
+    if not len(i): return
+    warnings.warn(f"{len(i)} of {len(search.qi)} queries find themselves: their features stand in the gallery too, equal to the last bit and under the same identity "
+                  f"(first: query {i[0]}, gallery {j[0]}). Such scores are too high: take these rows out of the gallery, or give groups or cameras that keep them apart.", stacklevel=3)
+
 # %% ../nbs/12_metrics.ipynb #82a22915
 def label_f1(predicted,     # (N,) label numbers, or (N, n_labels) of 0/1
              actual,        # the same shape; -1: unlabelled, the row is left out
@@ -441,6 +483,35 @@ def _one_hot(predicted, actual, n_labels):
         if odd.size: raise ValueError(f"{name} must hold whole numbers from 0 to {labels[-1]}{'' if actual.ndim==1 else ' (0 or 1 for each label)'}, found {odd.flat[0]}.")
     as_hot = (lambda x: x[:,None]==np.arange(n_labels)) if actual.ndim==1 else (lambda x: x==1)
     return as_hot(predicted[known]), as_hot(actual[known])
+
+# %% ../nbs/12_metrics.ipynb #b1894e16
+def accuracy(predicted,   # as in `label_f1`
+             actual,      # as in `label_f1`
+             n_labels:int # how many labels there are
+            )->float:     # NaN if nothing is labelled
+    "The share that is right; multi-label: the mean over labels of the share that is right"
+    said,is_so = _one_hot(predicted, actual, n_labels)
+    if not len(is_so): return float('nan')
+    right = (said==is_so).mean() if _array(actual).ndim==2 else (said&is_so).any(1).mean()
+    return float(right)
+
+def majority_guess(train,       # (N,) label numbers or (N, n_labels) of 0/1, of the train split; -1: unlabelled
+                   n_labels:int # how many labels there are
+                  ):            # a label number, or (n_labels,) of 0/1; None if nothing is labelled
+    "What somebody says who has counted the labels of the train split and looks at no picture"
+    is_so,_ = _one_hot(train, train, n_labels)
+    if not len(is_so): return None
+    return (is_so.mean(0)>.5).astype(int) if _array(train).ndim==2 else int(is_so.sum(0).argmax())
+
+def majority_scores(train,       # as of `majority_guess`
+                    actual,      # as in `label_f1`, of the portraits that are scored
+                    n_labels:int # how many labels there are
+                   )->dict:      # {'macro_f1', 'accuracy'}; NaN if there is nothing to count or to score
+    "What the majority guess scores"
+    guess,actual = majority_guess(train, n_labels),_array(actual)
+    if guess is None: return dict(macro_f1=float('nan'), accuracy=float('nan'))
+    said = np.broadcast_to(np.asarray(guess), actual.shape)
+    return dict(macro_f1=macro_f1(said, actual, n_labels), accuracy=accuracy(said, actual, n_labels))
 
 # %% ../nbs/12_metrics.ipynb #e3712deb
 def piq(scores:dict,           # {'mAP': macro mAP, 'rank1': macro rank-1, and the macro F1 of every attribute by name}, all between 0 and 1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'PICTURES', 'is_picture', 'walk_pictures', 'PictureError', 'open_picture', 'picture_fault']
 
-# %% ../nbs/00_pictures.ipynb #02c037f6
+# %% ../nbs/00_pictures.ipynb #96a6d59f
 import os, warnings
 import numpy as np
 from collections import Counter
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
-# %% ../nbs/00_pictures.ipynb #c67a8642
+# %% ../nbs/00_pictures.ipynb #f8d469e5
 _AVIF = find_spec('PIL.AvifImagePlugin') is not None
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', *(['AVIF'] if _AVIF else []))
 PICTURES = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', *(['.avif'] if _AVIF else []))
@@ -24,18 +24,27 @@ def is_picture(name # a file's name or path; nothing is opened
     name = os.path.basename(os.fspath(name))
     return name.lower().endswith(PICTURES) and not name.startswith('.')
 
-# %% ../nbs/00_pictures.ipynb #524b3928
+# %% ../nbs/00_pictures.ipynb #7be733c8
 _BESIDE = ('.csv', '.json', '.txt', '.md', '.html', '.pdf', '.mat', '.npz', '.safetensors', '.db', '.ini', '.zip') # what usually lies beside pictures
+
+def _is_below(path, root):
+    "Does the walk of `root` come to `path` by itself? (both without links)"
+    steps = os.path.relpath(path, root).split(os.sep)
+    return steps==['.'] or not any(o.startswith('.') for o in steps)
 
 def _shown(root):
     "`(folder, names)` of every folder below `root`, each once, without what is hidden"
     def refused(e): warnings.warn(f"'{e.filename}' cannot be opened ({e.strerror}), so the pictures in it are left out.", stacklevel=5)
-    visited = {os.path.realpath(root)}
+    root_itself,visited = os.path.realpath(root),set()
     for folder,inner,names in os.walk(root, followlinks=True, onerror=refused):
-        where = {o: os.path.realpath(os.path.join(folder, o)) for o in sorted(inner) if not o.startswith('.')}
-        first = {path: o for o,path in reversed(where.items()) if path not in visited}
-        inner[:] = sorted(first.values())
-        visited.update(first)
+        kept = []
+        for name in sorted(o for o in inner if not o.startswith('.')):
+            path = os.path.join(folder, name)
+            itself = os.path.realpath(path)
+            if itself in visited or os.path.islink(path) and _is_below(itself, root_itself): continue
+            visited.add(itself)
+            kept.append(name)
+        inner[:] = kept
         yield folder,[o for o in names if not o.startswith('.')]
 
 def walk_pictures(root # a folder
@@ -54,7 +63,7 @@ def walk_pictures(root # a folder
         warnings.warn(f"Below '{root}', {n:,} file{'' if n==1 else 's'} {'is' if n==1 else 'are'} not looked at for the ending: {most}. Pictures end in {' '.join(PICTURES)}.", stacklevel=2)
     return sorted(found)
 
-# %% ../nbs/00_pictures.ipynb #4f950fab
+# %% ../nbs/00_pictures.ipynb #852a858a
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
@@ -90,7 +99,7 @@ def _rgb(img):
     if img.mode=='La': img = img.convert('LA')
     return img.convert('RGB')
 
-# %% ../nbs/00_pictures.ipynb #d012876e
+# %% ../nbs/00_pictures.ipynb #b09ddbdc
 class PictureError(OSError):
     "A picture that cannot be read; `fault` is why, without the name"
     def __init__(self, message, fault=''):
@@ -139,7 +148,7 @@ def open_picture(image,      # a path, a PIL image or a (H, W, 3) uint8 array
         name = image if isinstance(image, (str, os.PathLike)) else getattr(image, 'filename', '') or f'this {type(image).__name__}'
         raise PictureError(f"{name}: the picture cannot be read ({fault.removeprefix('cannot be decoded: ')}).", fault) from None
 
-# %% ../nbs/00_pictures.ipynb #000eae5e
+# %% ../nbs/00_pictures.ipynb #930c377b
 _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 _ORDINARY = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 

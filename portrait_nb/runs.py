@@ -423,7 +423,9 @@ def read_config(path)->dict:
     try: config = json.loads(file.read_text())
     except ValueError as e: raise RunError(f"'{file}' is not json: {e}.") from None
     if not isinstance(config, dict) or config.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a configuration of format {CHECKPOINT}, which this version of portrait_nb reads.")
-    config['learner'].setdefault('bias', 'none') # begun before there were any
+    if 'bias' not in config['learner']: # begun before there were any, and before aspects of few labels had fewer dimensions
+        split = config['learner'].get('split', 'fss')
+        config['learner'] |= dict(bias='none', split='fss-even' if split=='fss' else split)
     return config
 
 def open_run(path,             # folder of a run

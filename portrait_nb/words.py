@@ -57,7 +57,8 @@ def _by_value(cells, say):
             if key not in told: told[key] = say(o)
         return pd.Series([told[o] for o in keys], cells.index, str, cells.name)
     codes,kinds = pd.factorize(cells)
-    told = np.array([*map(say, kinds), ''], dtype=object)
+    distinct = kinds.tolist() if pd.api.types.is_string_dtype(kinds.dtype) else kinds
+    told = np.array([*map(say, distinct), ''], dtype=object)
     return pd.Series(told[codes], cells.index, str, cells.name)
 
 # %% ../nbs/00_words.ipynb #53a2231c
@@ -65,7 +66,7 @@ def words(cells,       # a column, an array, a tensor or a list
           known=()     # as of `word`
          )->pd.Series: # of str, under the same index; '' where it is not known
     "`word` of every cell"
-    return _by_value(cells, partial(word, known=known))
+    return _by_value(cells, partial(word, known=frozenset(known)))
 
 # %% ../nbs/00_words.ipynb #b3aae712
 def label_words(cells,       # a column of an attribute: labels, or 'a|b' where several hold

@@ -1,5 +1,5 @@
 """What each setting of the demo is worth: one changed at a time, on the drawn portraits of seed 1 (the demo's own are of seed 0).
-A row a run in choices.csv, with its circumstances; a row that is there is not run again: `python results/choices.py`"""
+Its softmax classifiers have no bias, as when these rows were trained. A row a run in choices.csv, with its circumstances; a row that is there is not run again: `python results/choices.py`"""
 import time
 import pandas as pd
 from pathlib import Path
@@ -20,7 +20,7 @@ class NoBias:
 
 def run(name, changes):
     import portrait_nb.learner as learner
-    config,start = {**DEMO, 'n_epoch': EPOCHS, **changes},time.time()
+    config,start = {**DEMO, 'n_epoch': EPOCHS, 'bias': 'none', **changes},time.time()
     told = provenance(change=name, preset='small', seed=SEED, **config)
     dls = drawn_dls(f'out/small-seed{SEED}', 'small', SEED, config.pop('erase'))
     learner.PortraitNet = NoBias if 'no bias' in name else PortraitNet

@@ -36,9 +36,9 @@ def fails(read):
 def places(faults): return list(zip(faults.line, faults.column))
 
 def test_good_table_is_strings_in_order(read):
-    df = read('a.jpg,train,0012,male,happy\nb.jpg,train,NA,,sad|calm\nc.jpg,train,nan,female,\nd.jpg,train,None,,\n')
+    df = read('a.jpg,train,0012,male,happy\nb.jpg,train,NA,,sad|calm\nc.jpg,train,Nan,female,\nd.jpg,train,None,,\n')
     assert list(df) == ['image','split','identity','source','group','gender','mood']
-    assert df.identity.tolist() == ['0012','NA','nan','None'] and df.mood[1] == 'sad|calm' and df.gender[1] == '' == df.group[0]
+    assert df.identity.tolist() == ['0012','NA','Nan',''] and df.mood[1] == 'sad|calm' and df.gender[1] == '' == df.group[0]
     assert all(isinstance(o, str) for c in df for o in df[c]) and df.index.tolist() == [0,1,2,3]
 
 @pytest.mark.parametrize('text', [
@@ -60,7 +60,7 @@ def test_every_fault_in_one_error(fails, root, tmp_path):
                               (11,'image'), (12,'image'), (13,'image'), (14,'image'), (15,'')]
 
 def test_message_shows_twenty_and_the_count(fails):
-    faults = fails(''.join(f'a.jpg,train,{i},x,\n' for i in range(1000)), '1,999 faults in 1,000 of 1,000 rows', 'and 1,979 more')
+    faults = fails(''.join(f'a.jpg,train,{i},x{i},\n' for i in range(1000)), '1,999 faults in 1,000 of 1,000 rows', 'and 1,979 more')
     assert len(faults) == 1999
 
 def test_error_survives_pickling(fails, read):
@@ -124,17 +124,56 @@ def test_paths():
 
 @pytest.mark.skipif(os.name=='nt', reason='links need rights on Windows')
 def test_links_and_odd_files(root, tmp_path, fails):
-    (tmp_path/'secret.jpg').write_bytes((root/'a.jpg').read_bytes())
-    (root/'out.jpg').symlink_to(tmp_path/'secret.jpg')
+    (tmp_path/'other.jpg').write_bytes((root/'a.jpg').read_bytes())
+    (root/'out.jpg').symlink_to(tmp_path/'other.jpg')
     (root/'up').symlink_to(tmp_path)
     (root/'in.jpg').symlink_to('a.jpg')
     (root/'loop.jpg').symlink_to('loop.jpg')
     (root/'gone.jpg').symlink_to('nothing.jpg')
     os.link(root/'b.jpg', root/'hard.jpg')
     os.mkfifo(root/'pipe.jpg')
-    faults = fails(''.join(f'{o}.jpg,train,,,\n' for o in ['out','up/secret','in','a','loop','gone','b','hard','pipe','c']))
-    assert faults.line.tolist() == [2,3,5,6,7,9,10]
-    assert faults.kind.tolist() == ['path','path','duplicate image','missing file','missing file','duplicate image','unreadable file']
+    faults = fails(''.join(f'{o}.jpg,train,,,\n' for o in ['out','up/other','in','a','loop','gone','b','hard','pipe','c']))
+    assert faults.line.tolist() == [3,5,6,7,9,10]
+    assert faults.kind.tolist() == ['duplicate image','duplicate image','missing file','missing file','duplicate image','unreadable file']
+    assert 'back to itself' in faults.fault[2] and "a link to 'nothing.jpg', which is not there" in faults.fault[3]
+
+@pytest.mark.skipif(os.name=='nt', reason='links need rights on Windows')
+def test_pictures_on_another_disk(root, tmp_path, read, fails):
+    disk = tmp_path/'disk'
+    (disk/'train').mkdir(parents=True)
+    (disk/'train'/'1.jpg').write_bytes((root/'a.jpg').read_bytes())
+    (disk/'secret.jpg').write_bytes((root/'a.jpg').read_bytes())
+    (root/'train').symlink_to(disk/'train')
+    assert read('train/1.jpg,train,,,\n').image.tolist() == ['train/1.jpg']
+    assert 'leads out of the root' in fails('../disk/train/1.jpg,train,,,\n').fault[0]
+    assert 'no such file' in fails('train/../secret.jpg,train,,,\n').fault[0]
+
+@pytest.mark.skipif(os.name=='nt', reason='links need rights on Windows')
+def test_a_disk_that_is_not_mounted_is_one_sentence(root, read, fails):
+    (root/'far').symlink_to('/no/such/disk')
+    (root/'round').symlink_to('round')
+    rows = ''.join(f'far/{i}.jpg,train,,,\n' for i in range(500))
+    assert len(fails(rows, "all 500 rows have the same fault in the column image: the folder 'far' is a link to '/no/such/disk', which is not there")) == 500
+    with pytest.raises(AnnotationError) as e: read(rows)
+    assert str(e.value).count('far/')==1 and 'on_error' not in str(e.value)
+    assert "the folder 'round' is a link that leads back to itself" in fails('round/1.jpg,train,,,\n').fault[0]
+
+def test_what_all_rows_have_is_one_sentence(root, read, fails):
+    faults = fails(''.join(f'/disk/{i}.jpg,train,,{g},\n' for i,g in enumerate(['male','femal','female'])), 'all 3 rows have the same fault', "did you mean 'female'?", '4 faults in 3 of 3 rows')
+    assert len(faults) == 4
+    with pytest.raises(AnnotationError) as e: read(''.join(f'{o}/{i}.jpg,train,,,\n' for i in range(200) for o in 'xy'))
+    assert 'not one of the 400 images was found below' in str(e.value) and len(str(e.value).splitlines()) < 5
+
+@pytest.mark.parametrize('cell, says', [('happy,sad', "write 'happy|sad'"), ('happy; sad', "write 'happy|sad'"), ('happy/calm', "write 'happy|calm'"), ('hapy,sad', 'did you mean'),
+                                        ('happy|-', 'keep one or the other')])
+def test_labels_joined_by_another_sign(fails, cell, says): assert says in fails(f'a.jpg,train,,,"{cell}"\n').fault[0]
+
+def test_none_of_these(read, fails):
+    df = read('a.jpg,train,,,happy\nb.jpg,train,,,-\nc.jpg,train,,, - \nd.jpg,train,,,\n')
+    assert df.mood.tolist() == ['happy','-','-','']
+    assert label_shares(df, TASKS['mood']).train['happy'] == 1/3 and summarise(df, TASKS).loc['without mood','all'] == 1
+    assert 'leave the cell empty' in fails('a.jpg,train,,-,\n').fault[0]
+    with pytest.raises(ValueError, match="'-' cannot be a label"): Task('bag', 'appearance', ['bag','-'])
 
 def test_a_root_that_is_a_link(root, tmp_path):
     (tmp_path/'link').symlink_to(root)

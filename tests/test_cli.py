@@ -238,3 +238,75 @@ def test_ablate_refuses_before_it_draws(tmp_path, monkeypatch, wrong, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=said): cli.portrait_ablate(preset='tiny', **wrong)
     assert not list(tmp_path.iterdir())
+
+
+# --- portrait_import
+
+def raf(root):
+    for part, n in (('train', 9), ('test', 4)):
+        for i in range(n):
+            (root/'Image/aligned').mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (16, 32), (20*i, 90, 30)).save(root/f'Image/aligned/{part}_{i:04d}_aligned.jpg')
+    (root/'EmoLabel').mkdir()
+    (root/'EmoLabel/list_patition_label.txt').write_text(''.join(f'{part}_{i:04d}.jpg {1+i%7}\n' for part, n in (('train', 9), ('test', 4)) for i in range(n)))
+    return root
+
+
+def test_import_of_a_set_can_be_trained_on(tmp_path, capsys):
+    root = raf(tmp_path/'my sets')
+    cli.portrait_import('rafdb', str(root), out=str(tmp_path/'my.csv'))
+    told = capsys.readouterr().out
+    assert '13 portraits in' in told and '9 train, 4 gallery; 1 sub-tasks' in told and 'non-commercial research only' in told and 'whdeng.cn' in told
+    assert f"portrait_lint {tmp_path}/my.csv --root '{root}' --tasks {tmp_path}/my.json\n" in told
+    given = told.strip().splitlines()[-1].replace(f"'{root}'", 'ROOT').split()
+    assert given[0] == 'portrait_train' and given[1::2] == ['--annotations', '--root', '--tasks', '--out']
+    df, tasks = pd.read_csv(tmp_path/'my.csv', keep_default_na=False), Tasks.from_dict(json.loads((tmp_path/'my.json').read_text()))
+    assert tasks.names == ['expression'] and (df.expression != '').all() and {o.name for o in tmp_path.iterdir()} == {'my sets', 'my.csv', 'my.json'}
+    cli.portrait_train(annotations=str(tmp_path/'my.csv'), root=str(root), tasks=str(tmp_path/'my.json'), out=str(tmp_path/'run'), **TINY)
+    assert 'expression' in capsys.readouterr().out
+
+
+def test_import_takes_the_options_of_its_reader(tmp_path, capsys):
+    for i in range(12): (tmp_path/f'p/{"train" if i < 8 else "test"}').mkdir(parents=True, exist_ok=True)
+    for i in range(12): (tmp_path/f'p/{"train" if i < 8 else "test"}/{i%3}_{"hat" if i%2 else "no"}{i}.png').touch()
+    cli.portrait_import('folder_source', str(tmp_path/'p'), out=str(tmp_path/'my.csv'), pattern=r'^(?P<split>\w+)/(?P<identity>\d)_(?P<hat>hat|no)')
+    assert '8 train' in capsys.readouterr().out and json.loads((tmp_path/'my.json').read_text())['tasks'][1]['labels'] == ['hat', 'no']
+
+
+@pytest.mark.parametrize('given, words', [
+    (dict(reader='raf'), ['--reader must be one of market1501']), (dict(first=3), ['--first is not for rafdb, which takes no options']), (dict(reader='peta', race=True), ['--race is not for peta', '--fold, --test, --n_attributes']),
+    (dict(reader='folder_source'), ['needs --pattern']), (dict(out='x.txt'), ['must end in .csv']), (dict(out='none/x.csv'), ['there is no folder']), (dict(root='none'), ['RAF-DB: looked in none'])])
+def test_imports_that_are_refused(tmp_path, monkeypatch, given, words):
+    raf(tmp_path/'set')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e: cli.portrait_import(**{**dict(reader='rafdb', root='set', out='my.csv'), **given})
+    assert str(e.value).startswith('portrait_import: ') and all(o in str(e.value) for o in words), str(e.value)
+    assert {o.name for o in tmp_path.iterdir()} == {'set'}
+
+
+@pytest.mark.parametrize('there', ['my.csv', 'my.json'])
+def test_import_overwrites_nothing(tmp_path, there):
+    raf(tmp_path/'set')
+    (tmp_path/there).write_text('mine')
+    with pytest.raises(SystemExit, match='exists already, and nothing is overwritten'): cli.portrait_import('rafdb', str(tmp_path/'set'), out=str(tmp_path/'my.csv'))
+    assert (tmp_path/there).read_text() == 'mine' and {o.name for o in tmp_path.iterdir()} == {'set', there}
+
+
+def test_what_a_command_warns_of(tmp_path):
+    "One sentence, without a line of the library's; of warnings that are not ours only the one that importing fastai causes is passed over"
+    root = raf(tmp_path/'set')
+    (root/'Image/aligned/train_0003_aligned.jpg').unlink()
+    code = f'''
+import warnings
+from portrait_nb import cli
+@cli.says_why
+def other():
+    import fastai.layers
+    warnings.warn('something else', FutureWarning)
+    warnings.warn('torch.jit.trace is deprecated', FutureWarning)
+cli.portrait_import('rafdb', {str(root)!r}, out={str(tmp_path/'my.csv')!r})
+other()
+'''
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert r.returncode == 0 and 'torch.jit.script' not in r.stderr and 'something else' in r.stderr and 'torch.jit.trace' in r.stderr
+    assert r.stderr.splitlines()[0].startswith('portrait_import: RAF-DB: 1 of 13 images left out') and '.py' not in r.stderr.splitlines()[0] and 'FutureWarning' in r.stderr.splitlines()[1]

@@ -230,3 +230,15 @@ def test_what_fastai_offers_and_portraits_cannot_use_says_so(portraits):
     code = "from fastai.distributed import *; from portrait_nb.learner import PortraitLearner; PortraitLearner.distrib_ctx(None)"
     told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
     assert 'import portrait_nb.distributed first' in told.splitlines()[-1]
+
+
+def test_a_model_from_before_aspects_of_few_labels_had_fewer_dimensions(portraits, tmp_path):
+    lopsided = Tasks([Task('age', 'appearance', PORTRAIT['age'].labels), Task('gender', 'posture', ['male', 'female'])])
+    sizes = {k: [len(s.dims) for s in learner(portraits, lopsided, split=k).model.slices] for k in ('fss', 'fss-even')}
+    assert len(set(sizes['fss-even'])) == 1 and sizes['fss'][0] > sizes['fss'][1]
+    folder = save_portrait_model(learner(portraits, lopsided, split='fss-even', bias='none'), tmp_path/'model')
+    d = json.loads((folder/'portrait.json').read_text())
+    old = {k: v for k, v in d.items() if k != 'bias'} | dict(format=1, split='fss')
+    (folder/'portrait.json').write_text(json.dumps(old))
+    model = load_portrait_model(folder)
+    assert [len(s.dims) for s in model.slices] == sizes['fss-even'] and model.split == 'fss-even'

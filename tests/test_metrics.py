@@ -365,7 +365,7 @@ def test_scores_are_plain_numbers_and_read_well():
 @pytest.mark.parametrize('change,words', [
     (dict(query=np.full((3,2), np.nan)), 'query has NaN or infinity in 3 of 3 rows'), (dict(gallery=torch.tensor([[1.,1],[1,math.inf]])), 'gallery has NaN or infinity in 1 of 2 rows, first in row 1'),
     (dict(gallery=np.ones((2,3))), '2 features a row and gallery 3'), (dict(query=np.ones((0,2)), query_ids=[]), r'query must be \(N, d\)'), (dict(gallery=np.ones(2)), r'gallery must be \(N, d\)'),
-    (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(gallery_ids=['1','2']), 'mix numbers and strings'),
+    (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(ks=5), 'ks must be a list'), (dict(ks='5'), 'ks must be a list'),
     (dict(query_groups=[1,2,3]), 'gallery_groups is missing'), (dict(gallery_cams=[1,2]), 'query_cams is missing'), (dict(query_groups=[1,2,3], gallery_groups=[1]), 'gallery_groups must hold'),
     (dict(ap='interp'), 'ap must be'), (dict(ties='best'), 'ties must be'), (dict(no_match='nan'), 'no_match must be'), (dict(chunk=0), 'chunk must be'), (dict(query=np.array([['a','b']]*3)), 'query must hold real numbers'), (dict(ks=(0,1)), 'ks must be')])
 def test_wrong_searches_are_refused(change, words):
@@ -443,3 +443,51 @@ def test_piq_names_what_is_missing(name):
     with pytest.raises(ValueError, match=f"needs the score '{name}'"): piq({k: v for k,v in scores.items() if k!=name})
     for bad in (math.nan, math.inf, None):
         with pytest.raises(ValueError, match=f"score '{name}' is {bad}"): piq({**scores, name: bad})
+
+
+def slow_twins(q, g, qi, gi, qg, gg, qc, gc):
+    same = lambda a, b: a == b and a not in ('', -1)
+    return {i for i in range(len(q)) for j in range(len(g)) if same(qi[i], gi[j]) and not same(qg[i], gg[j]) and not same(qc[i], gc[j]) and (q[i] == g[j]).all()}
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('kind', [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_twins_against_every_pair(seed, kind):
+    "Rows of noughts and ones agree in four columns without being the same row"
+    rng = np.random.default_rng(seed)
+    q, g = (torch.from_numpy(rng.integers(0, 2, (n, 5 if seed % 2 else 3)).astype('f4')).to(kind) for n in (30, 80))
+    codes = [(rng.integers(low, high, 30), rng.integers(low, high, 80)) for low, high in ((-1, 5), (-1, 9), (-1, 9))]
+    search = metrics._Search(q, g, codes, 10)
+    i, j = metrics._twins(search)
+    assert set(i) == slow_twins(q, g, *codes[0], *codes[1], *codes[2]) and len(i) == len(set(i)) > 0
+    assert all((q[a] == g[b]).all() and codes[0][0][a] == codes[0][1][b] for a, b in zip(i, j))
+
+
+def test_queries_that_find_themselves_are_a_warning():
+    x, who = np.random.default_rng(0).normal(size=(40, 16)), np.repeat(range(10), 4)
+    with pytest.warns(UserWarning, match='40 of 40 queries find themselves'): assert metrics.retrieval_scores(x, x, who, who).cmc[1] == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        metrics.retrieval_scores(x, x, who, who, np.arange(40), np.arange(40))
+        metrics.retrieval_scores(x, x, who, who, query_cams=np.arange(40), gallery_cams=np.arange(40))
+        metrics.retrieval_scores(x[:20], x[20:], np.r_[who[:19], 9], who[20:], no_match='zero')
+
+
+@pytest.mark.parametrize('multilabel', [False, True])
+def test_accuracy_and_the_majority_guess(multilabel):
+    from sklearn.dummy import DummyClassifier
+    from sklearn.metrics import accuracy_score
+    rng = np.random.default_rng(0)
+    if multilabel: train, actual, said = [(rng.random((n, 4)) < [.1, .4, .6, .9]).astype(int) for n in (300, 80, 80)]
+    else: train, actual, said = [rng.choice(4, n, p=[.1, .2, .6, .1]) for n in (300, 80, 80)]
+    columns = lambda a: a.T if multilabel else [a]
+    theirs = np.mean([accuracy_score(a, s) for a, s in zip(columns(actual), columns(said))])
+    assert metrics.accuracy(torch.tensor(said), actual, 4) == pytest.approx(theirs)
+    dummies = [DummyClassifier(strategy='most_frequent').fit(np.zeros((300, 1)), o).predict(np.zeros((80, 1))) for o in columns(train)]
+    dummy = np.stack(dummies, 1) if multilabel else dummies[0]
+    got = metrics.majority_scores(torch.tensor(train), actual, 4)
+    assert got['accuracy'] == pytest.approx(np.mean([accuracy_score(a, d) for a, d in zip(columns(actual), columns(dummy))]))
+    assert got['macro_f1'] == pytest.approx(f1_score(actual, dummy, average='macro', zero_division=0))
+    unlabelled = actual.copy()
+    unlabelled[:10] = -1
+    assert metrics.accuracy(said, unlabelled, 4) == pytest.approx(metrics.accuracy(said[10:], actual[10:], 4))

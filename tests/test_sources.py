@@ -1,5 +1,5 @@
 "Readers of public sets on small trees in exactly the owners' formats, and on trees that are not"
-import io, warnings
+import io, shutil, warnings
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +13,7 @@ from portrait_nb.tasks import PORTRAIT, Task, Tasks
 def picture(path, format=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (16,32), (sum(map(ord, path.name))%256, 80, 120)).save(path, format or ('PNG' if path.suffix.lower()=='.png' else 'JPEG'))
+    with open(path, 'ab') as f: f.write(path.name.encode()) # no two files are the same
 
 def struct(**fields):
     "A MATLAB struct of one, as (1, 1) records of objects"
@@ -375,7 +376,7 @@ def celeba_tree(root, anno='', evaluation='', images='img_align_celeba', n=9, en
 def test_celeba(tmp_path, layout):
     value,part = celeba_tree(tmp_path, **layout)
     df,tasks = quiet(celeba, tmp_path)
-    assert tasks.names==CELEBA and all(o.labels==BINARY for o in tasks) and tasks.identity is None and [o.name for o in tasks.of('emotion')]==['Smiling']
+    assert tasks.names==CELEBA and all(o.labels==BINARY for o in tasks) and tasks.identity is None and {o.name for o in tasks.of('emotion')}=={'Smiling'}
     assert (df[CELEBA].to_numpy()==np.where(value[part!=1]==1, 'yes', 'no')).all()
     assert list(df.split)==['train']*4+['gallery']*3 and list(df.identity)==['1','2','1','2','201','202','201']
     assert df.image[0]==f"{layout.get('images', 'img_align_celeba')}/000001.jpg"
@@ -392,9 +393,11 @@ def test_celeba_faults(tmp_path):
     file = root/'Anno/list_attr_celeba.txt'
     good = file.read_text()
     def told(match, text): file.write_text(text); return one_sentence(match, celeba, root)
-    told('line 1 must be the number of images', good.split('\n', 1)[1])
-    told('line 1 must be the number', '')
-    told('line 3: fewer than the 41 columns', good.replace('000001.jpg', ''))
+    told("line 1: a line with the attributes' names must stand before", good.split('\n', 2)[2])
+    told('line 3: the picture has 40 values, but the line above names 39 attributes', good.replace(' Smiling', ''))
+    told('the file is empty', '')
+    told('the column Smiling must hold numbers', '\n'.join(o+'x' if '.jpg' in o else o for o in good.split('\n')))
+    told('line 3: must begin with a picture', good.replace('000001.jpg', ''))
     told('line 4: fewer than the 41 columns', '\n'.join(o if i!=3 else '000002.jpg 1' for i,o in enumerate(good.split('\n'))))
     told('does not read as a list of 41 columns', good.replace('000003.jpg', '000003.jpg 1 1'))
     told('line 5: 000001.jpg is listed for the second time', good.replace('000003.jpg', '000001.jpg'))
@@ -454,7 +457,7 @@ def test_rafdb(tmp_path):
     file.write_text(good.replace(' ', '\t')+'\n'); assert len(rafdb(tmp_path)[0])==13
     (tmp_path/'basic/Image/aligned/train_00002_aligned.jpg').unlink()
     with pytest.warns(AnnotationWarning, match='1 of 13 images left out'): assert len(rafdb(tmp_path)[0])==12
-    assert f'did you mean {tmp_path}?' in one_sentence('list_patition_label.txt and basic/Image/aligned', rafdb, tmp_path/'basic')
+    for wrong in ('basic/EmoLabel', 'basic/Image', 'basic/Image/aligned'): assert f'did you mean {tmp_path/"basic"}?' in one_sentence('list_patition_label.txt and basic/Image/aligned', rafdb, tmp_path/wrong)
 
 # --- any folder
 
@@ -507,3 +510,227 @@ def test_what_folder_source_is_told_must_fit(tmp_path):
     for match, kwargs in [("is called 'age'", dict(tasks=Tasks([gender, age]))), ("has the gender 'female'", dict(tasks=Tasks([Task('gender', 'appearance', ['male', 'f'])]))),
                           ("says 'validation'", dict(splits=dict(train='train', test='validation'))), ('leaves out every one of 2', dict(splits=dict(train='', test='')))]:
         with pytest.raises(ValueError, match=match): folder_source(tmp_path, pattern, **kwargs)
+
+# --- packings, codings and copies that people have
+
+def heard_from(f, *args, **kwargs):
+    "What `f` returns, the sentences that it warns in, and the files that they quote"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter('always')
+        found = f(*args, **kwargs)
+    ours = [o for o in heard if o.category is AnnotationWarning]
+    return found, [str(o.message) for o in ours], [o.filename for o in ours]
+
+def test_utkface_copies_stand_on_one_side(tmp_path):
+    root = tmp_path/'UTKFace'
+    for i in range(60): picture(root/f'{i+1}_{i%2}_0_20170112213{i:06d}.jpg')
+    for i in range(0, 60, 3): shutil.copy(root/f'{i+1}_{i%2}_0_20170112213{i:06d}.jpg', root/f'{i+1}_{i%2}_{i%2}_20180112213{i:06d}.jpg')
+    shutil.copy(root/'2_1_0_20170112213000001.jpg', root/'99_1_0_20190112213000001.jpg')
+    (df,tasks),told,quoted = heard_from(utkface, root)
+    content = [(root/o).read_bytes() for o in df.image]
+    assert (df.groupby(content).split.nunique()==1).all() and set(df.split)=={'train','gallery'} and len(df)==81
+    assert told==['UTKFace: 21 of 81 pictures are byte for byte another one; copies stay on one side of the split. '
+                  '1 of 21 sets of copies differ in gender or age: 2_1_0_20170112213000001.jpg, 99_1_0_20190112213000001.jpg.']
+    assert quoted==[__file__] and df.attrs['source_set']=='utkface'
+    assert '11 of 21 sets of copies differ in gender or age or race' in heard_from(utkface, root, race=True)[1][0]
+    for o in root.iterdir(): o.rename(root/f'{o.stem}1.jpg') # under other names the split is the same
+    again = heard_from(utkface, root)[0][0]
+    assert dict(zip(content, df.split))=={(root/o).read_bytes():s for o,s in zip(again.image, again.split)}
+
+def test_utkface_folders(tmp_path):
+    for i in range(6): picture(tmp_path/f'UTKFace/{i+1}_0_0_2017011221300000{i}.jpg')
+    for i in range(2): picture(tmp_path/f'crop_part1/{i+1}_0_0_2017011221300000{i}.jpg')
+    assert f"did you mean {tmp_path/'UTKFace'}?" in one_sentence('faces named like', utkface, tmp_path) # the fuller one
+    for i in range(6): picture(tmp_path/f'wild/part{1+i%3}/{i+1}_0_0_2017011221300000{i}.jpg')
+    df = quiet(utkface, tmp_path/'wild')[0]
+    assert len(df)==6 and df.image[0]=='part1/1_0_0_20170112213000000.jpg' and set(df.age)=={'child'}
+
+@pytest.mark.parametrize('coding', [(-1,1), (0,1)])
+@pytest.mark.parametrize('count', [True, False])
+@pytest.mark.parametrize('csv', [True, False])
+def test_celeba_lists(tmp_path, coding, count, csv):
+    value,part = celeba_tree(tmp_path)
+    want = quiet(celeba, tmp_path)[0]
+    cut,head = (',', 'image_id,') if csv else (' ', '')
+    def put(name, lines):
+        (tmp_path/f'{name}.txt').unlink()
+        (tmp_path/f'{name}.{"csv" if csv else "txt"}').write_text('\n'.join(lines)+'\n')
+    rows = [f'{i+1:06d}.jpg' for i in range(9)]
+    counted = ['9'] if count and not csv else []
+    put('list_attr_celeba', [*counted, head+cut.join(CELEBA), *(cut.join([o, *(str(coding[max(v, 0)]) for v in row)]) for o,row in zip(rows, value))])
+    put('list_eval_partition', [*([head+'partition'] if csv else []), *(f'{o}{cut}{p}' for o,p in zip(rows, part))])
+    put('identity_CelebA', [*([head+'identity'] if csv and count else []), *(f'{o}{cut}{100*p+i%2+1}' for i,(o,p) in enumerate(zip(rows, part)))])
+    df,_ = quiet(celeba, tmp_path)
+    pd.testing.assert_frame_equal(df, want)
+
+def test_celeba_of_pngs(tmp_path):
+    celeba_tree(tmp_path, images='Img/img_align_celeba')
+    (tmp_path/'Img/img_align_celeba').rename(tmp_path/'Img/img_align_celeba_png')
+    for o in (tmp_path/'Img/img_align_celeba_png').iterdir(): o.rename(o.with_suffix('.png'))
+    assert quiet(celeba, tmp_path)[0].image[0]=='Img/img_align_celeba_png/000001.png'
+
+def test_one_answer_is_told(tmp_path):
+    celeba_tree(tmp_path)
+    rows = [f'{i+1:06d}.jpg' for i in range(150)]
+    for o in rows: picture(tmp_path/'img_align_celeba'/o)
+    (tmp_path/'list_eval_partition.txt').write_text(''.join(f'{o} {2*(i>99)}\n' for i,o in enumerate(rows)))
+    (tmp_path/'identity_CelebA.txt').unlink()
+    (tmp_path/'list_attr_celeba.txt').write_text('Bald Male\n'+''.join(f'{o} -1 {1-2*(i%2)}\n' for i,o in enumerate(rows)))
+    _,told,quoted = heard_from(celeba, tmp_path)
+    assert len(told)==1 and 'CelebA: 1 of 2 sub-tasks have one answer in all 150 rows' in told[0] and 'Bald (always no)' in told[0] and quoted==[__file__]
+
+@pytest.mark.parametrize('coded', [lambda o: o, lambda o: o.astype(int)*2-1, lambda o: o+1])
+def test_codings_of_a_matrix(tmp_path, coded):
+    label,m = pa_tree(tmp_path)
+    want = quiet(pa100k, tmp_path)[0]
+    savemat(tmp_path/'annotation.mat', {k: coded(v) if k.endswith('label') else v for k,v in m.items()})
+    pd.testing.assert_frame_equal(quiet(pa100k, tmp_path)[0], want)
+    data,_ = peta_tree(tmp_path/'peta')
+    want = quiet(peta, tmp_path/'peta')[0]
+    mat = loadmat(tmp_path/'peta/PETA.mat')
+    mat['peta'][0,0][0] = np.c_[mat['peta'][0,0][0][:,:4], coded(data)].astype(int)
+    savemat(tmp_path/'peta/PETA.mat', dict(peta=mat['peta']))
+    pd.testing.assert_frame_equal(quiet(peta, tmp_path/'peta')[0], want)
+
+def test_an_unexpected_number_is_told(tmp_path):
+    label,_ = pa_tree(tmp_path)
+    train = label[:5].copy(); train[2,7] = 9
+    pa_tree(tmp_path, train_label=train)
+    (df,_),told,_ = heard_from(pa100k, tmp_path)
+    assert df.Hat[2]=='' and len(told)==1 and '1 answers are neither 0 (no) nor 1 (yes), like 9' in told[0]
+
+def test_market_attributes_counted_from_zero(market):
+    want = market1501(market, market.parent)[0]
+    parts = {k: {**{f: v[None]-1 for f,v in market_values(len(ids), seed).items()}, 'image_index': strings(ids)} for k,ids,seed in (('test',('0001','0003'),1), ('train',('0002','0007','0010'),2))}
+    savemat(market.parent/'market_attribute.mat', dict(market_attribute=parts))
+    pd.testing.assert_frame_equal(quiet(market1501, market, market.parent)[0], want)
+
+def test_shots_of_market_and_duke(tmp_path):
+    root = tmp_path/'market1501'
+    market_tree(root, train=('0002',), test=('0001',))
+    shots = {f'0007_c1s1_{frame:06d}_0{k}.jpg': shot for frame,k,shot in ((100,1,'000100'), (100,2,'000100'), (125,1,'000100'), (225,1,'000100'), (326,1,'000326'), (350,0,'000326'))}
+    for o in shots: picture(root/'bounding_box_train'/o)
+    picture(root/'bounding_box_train/0007_c1s2_000126_00.jpg'); picture(root/'bounding_box_train/0007_c2s1_000126_00.jpg')
+    df,_ = quiet(market1501, tmp_path) # the folder as public code calls it, from the one above
+    group = dict(zip(df.image.str.rsplit('/', n=1).str[1], df.group))
+    assert {o: group[o] for o in shots}=={o: f'0007_c1s1_{v}' for o,v in shots.items()}
+    assert group['0007_c1s2_000126_00.jpg']=='0007_c1s2_000126' and group['0007_c2s1_000126_00.jpg']=='0007_c2s1_000126'
+    assert set(df.group[df.identity==''])=={''} and df.attrs['source_set']=='market1501' and df.image[0].startswith('market1501/')
+    duke = tmp_path/'DukeMTMC-reID'
+    duke_tree(duke)
+    for frame in (46302, 46543): picture(duke/f'bounding_box_train/0001_c2_f{frame:07d}.jpg')
+    assert list(quiet(dukemtmc, duke)[0].group[:3])==['0001_c2_0046182', '0001_c2_0046182', '0001_c2_0046543']
+
+def test_shots_do_not_change_the_camera_rule():
+    from portrait_nb.metrics import retrieval_scores
+    from portrait_nb.sources import REID_NAME, _shots
+    rng,n = np.random.default_rng(0), 400
+    names = [f'query/{1+i%20:04d}_c{rng.integers(1,5)}s1_{rng.integers(0,900):06d}_00.jpg' for i in range(n)]
+    df = pd.DataFrame([REID_NAME.search(o).groupdict('') for o in names])
+    df['group'] = _shots(df, 100)
+    features,q = rng.normal(size=(n,8)).astype(np.float32), np.arange(n)<80
+    ids,cams,groups = (df[o].to_numpy() for o in ('identity','source','group'))
+    both = [retrieval_scores(features[q], features[~q], ids[q], ids[~q], *g, query_cams=cams[q], gallery_cams=cams[~q]) for g in ((), (groups[q], groups[~q]))]
+    assert both[0].mAP==both[1].mAP and both[0].cmc==both[1].cmc and df.group.nunique()<n
+
+def test_an_empty_cell_is_named(tmp_path):
+    label,m = pa_tree(tmp_path)
+    names = m['test_images_name'].copy(); names[1,0] = np.zeros((0,0), np.uint8) # as MATLAB writes []
+    savemat(tmp_path/'annotation.mat', {**m, 'test_images_name': names})
+    one_sentence('test_images_name, row 2 of 3: the cell is empty', pa100k, tmp_path)
+    names[1,0] = np.array([], '<U1')
+    savemat(tmp_path/'annotation.mat', {**m, 'test_images_name': names})
+    one_sentence('test_images_name, row 2 of 3: the cell is empty', pa100k, tmp_path)
+
+def test_other_packings(tmp_path):
+    for places in (('annotation/', 'data/data'), ('', 'images'), ('', 'release_data')):
+        root = tmp_path/places[1].replace('/', '-')
+        pa_tree(root, data=places[1])
+        (root/places[0]).mkdir(exist_ok=True); shutil.move(root/'annotation.mat', root/places[0]/'annotation.mat')
+        assert quiet(pa100k, root)[0].image[0]==f'{places[1]}/000001.jpg'
+    rap_tree(tmp_path/'rap')
+    shutil.move(tmp_path/'rap/RAP_annotation/RAP_annotation.mat', tmp_path/'rap'); (tmp_path/'rap/RAP_annotation').rmdir()
+    assert len(quiet(rapv2, tmp_path/'rap')[0])==8
+    (tmp_path/'PETA dataset/3DPeS/archive').mkdir(parents=True); (tmp_path/'PETA dataset/3DPeS/archive/Label.txt').touch()
+    one_sentence("the owners' ten sets with a Label.txt each", peta, tmp_path/'PETA dataset')
+
+def test_rap_v1_is_told(tmp_path):
+    rap_tree(tmp_path)
+    old = dict(partition=cell(['x']), label=np.zeros((3,92)), attribute_chinese=strings(['a']), attribute_eng=strings(['a']), position=np.zeros((3,16)), imagesname=strings(['a.png']), attribute_exp=strings(['a']))
+    savemat(tmp_path/'RAP_annotation/RAP_annotation.mat', dict(RAP_annotation=struct(**old)))
+    one_sentence('this is RAP v1', rapv2, tmp_path)
+
+def test_rafdb_packings(tmp_path):
+    lines = [(f'train_{i+1:05d}', 1+i%7) for i in range(9)] + [(f'test_{i+1:04d}', 7-i%7) for i in range(4)]
+    raf_tree(tmp_path, lines)
+    want = quiet(rafdb, tmp_path)[0]
+    (tmp_path/'basic').rename(tmp_path/'raf-basic')
+    for root,below in ((tmp_path, 'raf-basic/'), (tmp_path/'raf-basic', '')):
+        df = quiet(rafdb, root)[0]
+        assert list(df.image)==[o.replace('basic/', below) for o in want.image] and list(df.expression)==list(want.expression)
+    mirror = tmp_path/'mirror'
+    for part in ('train', 'test'): 
+        named = [(o,k) for o,k in lines if o.startswith(part)]
+        for o,k in named: picture(mirror/f'DATASET/{part}/{k}/{o}_aligned.jpg')
+        (mirror/f'{part}_labels.csv').write_text('image,label\n'+''.join(f'{o}_aligned.jpg,{k}\n' for o,k in named))
+    df,tasks = quiet(rafdb, mirror)
+    assert list(df.expression)==list(want.expression) and list(df.split)==list(want.split) and df.image[0]=='DATASET/train/1/train_00001_aligned.jpg'
+    round_trip(df, tasks, mirror)
+
+# --- a partial download
+
+def test_a_part_of_which_nothing_is_left(tmp_path):
+    celeba_tree(tmp_path)
+    for i in (6,7,8): (tmp_path/f'img_align_celeba/{i+1:06d}.jpg').unlink()
+    (df,_),told,quoted = heard_from(celeba, tmp_path)
+    assert set(df.split)=={'train'} and len(told)==2 and set(quoted)=={__file__}
+    assert 'there are 4 of 4 of train and 0 of 3 of gallery' in told[0]
+    assert told[1]=='CelebA: no picture of the gallery part is left, so nothing can be scored: fetch the rest of the pictures, or let celeba(root, first=10_000) deal a test of its own from the pictures that are there.'
+
+def first_tree(root, n=300, people=60):
+    celeba_tree(root)
+    rng = np.random.default_rng(1)
+    rows,who = [f'{i+1:06d}.jpg' for i in range(n)], rng.integers(1, people+1, n)
+    for o in rows: picture(root/'img_align_celeba'/o)
+    value = rng.choice([-1,1], (n,3))
+    (root/'list_attr_celeba.txt').write_text('Bald Male Smiling\n'+''.join(f'{o} {a} {b} {c}\n' for o,(a,b,c) in zip(rows, value)))
+    (root/'identity_CelebA.txt').write_text(''.join(f'{o} {w}\n' for o,w in zip(rows, who)))
+    (root/'list_eval_partition.txt').unlink()
+    return rows,who
+
+def test_celeba_first(tmp_path):
+    rows,who = first_tree(tmp_path)
+    df,tasks = quiet(celeba, tmp_path, first=200)
+    assert len(df)==200 and tasks.names==['identity','Bald','Male','Smiling'] and set(df.split)=={'train','query','gallery'}
+    assert list(df.image)==[f'img_align_celeba/{o}' for o in rows[:200]] and list(df.identity)==[str(o) for o in who[:200]]
+    test = df[df.split!='train']
+    assert not set(test.identity) & set(df.identity[df.split=='train']) and .1<test.identity.nunique()/df.identity.nunique()<.35
+    asked = df[df.split=='query']
+    assert asked.identity.is_unique and set(asked.identity)<=set(df.identity[df.split=='gallery'])
+    round_trip(df, tasks, tmp_path)
+    pd.testing.assert_frame_equal(celeba(tmp_path, first=200)[0], df)
+    more = celeba(tmp_path, first=300)[0]
+    assert dict(zip(df.identity, df.split!='train')).items()<=dict(zip(more.identity, more.split!='train')).items() # people stay where they are
+
+def test_celeba_first_keeps_copies_together(tmp_path):
+    rows,who = first_tree(tmp_path)
+    a,b = 0, next(i for i in range(300) if who[i]!=who[0])
+    shutil.copy(tmp_path/'img_align_celeba'/rows[a], tmp_path/'img_align_celeba'/rows[b]) # one photograph under two names
+    (df,_),told,quoted = heard_from(celeba, tmp_path, first=300)
+    assert (df.split[a]=='train')==(df.split[b]=='train') and df.group[a]==df.group[b]!='' and (df.group!='').sum()==2
+    assert len(told)==1 and '1 of 300 pictures are byte for byte another one' in told[0] and '1 of 1 sets of copies differ in identity' in told[0] and quoted==[__file__]
+
+def test_celeba_first_refused(tmp_path):
+    rows,_ = first_tree(tmp_path)
+    with pytest.raises(ValueError, match='2 or more, got 0'): celeba(tmp_path, first=0)
+    with pytest.raises(ValueError, match="test='val' has no meaning"): celeba(tmp_path, test='val', first=10)
+    one_sentence('too few to deal', celeba, tmp_path, first=2)
+    (df,_),told,_ = heard_from(celeba, tmp_path, first=10_000)
+    assert len(df)==300 and told==[f"CelebA: 300 of the 10,000 pictures asked for are in {tmp_path/'img_align_celeba'}."]
+    (tmp_path/'identity_CelebA.txt').unlink()
+    one_sentence('takes identity_CelebA.txt', celeba, tmp_path, first=100)
+
+def test_where_a_table_comes_from(tmp_path, market):
+    pa_tree(tmp_path/'pa'); celeba_tree(tmp_path/'cel'); raf_tree(tmp_path, [('train_00001', 1), ('test_0001', 2)])
+    got = {f.__name__: f(root)[0].attrs['source_set'] for f,root in ((market1501, market), (pa100k, tmp_path/'pa'), (celeba, tmp_path/'cel'), (rafdb, tmp_path))}
+    assert all(k==v for k,v in got.items()) and set(got)<=set(portrait_sources().index)

@@ -113,7 +113,7 @@ def test_folders_of_others_are_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match='is a file'): make_portraits(tmp_path/'notes.txt', 'tiny')
     (tmp_path/'odd').mkdir(); (tmp_path/'odd'/'portraits.json').write_text('not json')
     with pytest.raises(ValueError, match='portraits.json'): make_portraits(tmp_path/'odd', 'tiny')
-    with pytest.raises(ValueError, match='tiny, small, bench, full'): make_portraits(tmp_path/'new', 'medium')
+    with pytest.raises(ValueError, match='tiny, hats, small, bench, full'): make_portraits(tmp_path/'new', 'medium')
     assert not (tmp_path/'new').exists()
 
 def test_seeds_and_sizes():

@@ -66,6 +66,21 @@ def test_aspects_and_attributes_stay_apart_from_the_shortest_vector_on(n):
     assert split['body'] & split['arm'] and split['body'] - split['arm'] and split['arm'] - split['body']
 
 
+@pytest.mark.parametrize('n', [13, 100, 256, 768, 2048])
+def test_the_papers_eight_are_split_as_piq_weighs_them(n):
+    sizes = [sum(len(o) for o in feature_plan(PORTRAIT, n) if o.aspect == a) for a in PORTRAIT.aspects]
+    assert sizes == largest_remainder(n, [2, 1, 1])
+
+
+def test_an_aspect_of_few_labels_gets_few_dimensions():
+    def sizes(tasks, n=1000): return {a: sum(len(o) for o in feature_plan(tasks, n) if o.aspect == a) for a in tasks.aspects}
+    assert sizes(Tasks(attrs('appearance', *[2]*38) + attrs('emotion', 2, 2))) == dict(appearance=905, emotion=95)
+    assert sizes(Tasks([ID, *attrs('appearance', *[2]*38), *attrs('emotion', 2, 2)])) == dict(appearance=950, emotion=50)
+    assert sizes(Tasks(attrs('appearance', 2, 2) + attrs('emotion', *[2]*38))) == dict(appearance=95, emotion=905)
+    assert sizes(Tasks(attrs('appearance', 4) + attrs('emotion', 2))) == dict(appearance=500, emotion=500) # half is not few
+    assert sizes(Tasks([ID, *attrs('emotion', 2)])) == dict(appearance=500, emotion=500)
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda: Tasks([*attrs('posture', 2), *attrs('posture', 3)]), "named 'posture 0'"),
     (lambda: Task('identity', 'posture', ['a', 'b']), 'kept for the identity'),
