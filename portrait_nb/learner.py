@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'READS', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter', 'PortraitLearner', 'fss_learner', 'paper_lr',
-           'run_model', 'decide', 'score_portraits', 'score_model', 'report_model', 'chance_scores', 'score_table',
-           'save_portrait_model', 'load_portrait_model']
+           'run_model', 'decide', 'PortraitScores', 'score_table', 'score_sheet', 'score_portraits', 'score_model',
+           'evaluate_model', 'report_model', 'chance_scores', 'save_portrait_model', 'load_portrait_model']
 
 # %% ../nbs/14_learner.ipynb #0b559983
 import hashlib, json, tempfile
@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .callbacks import FusedAdam, LossRecorder, OnDevice
 from .losses import PortraitLoss
-from .metrics import NoTrueMatch, RetrievalScores, macro_f1, piq, retrieval_scores
+from .metrics import NoTrueMatch, RetrievalScores, piq, retrieval_scores
 from .model import PortraitNet
-from .report import portrait_report, save_report
+from .report import attribute_scores, below_majority, portrait_report, save_report
+from .synth import CLAIM
 from .tasks import Task, Tasks
 from .weighting import DynamicWeights, LogitAdjustment, train_shares
 from .words import words
@@ -111,24 +112,56 @@ def decide(task:Task, # single- or multi-label
     "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
+# %% ../nbs/14_learner.ipynb #28178673
+class PortraitScores(dict):
+    "Scores by name; `attributes` holds macro F1 and accuracy of each attribute, and those of the majority guess"
+    def __init__(self, scores, attributes):
+        super().__init__(scores)
+        self.attributes = attributes # as `attribute_scores` returns them
+    def __repr__(self): return '\n'.join(o for o in (score_sheet(score_table(model=self)), below_majority(self.attributes)) if o)
+
+def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
+                **columns)->pd.DataFrame: # a column a model, and its accuracies in another: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`; 'majority' and its accuracies last
+    "Scores side by side, macro F1 for an attribute, PIQ last; accuracy and the majority guess beside them"
+    hidden = ['n_queries','n_valid'] if plain else ['plain_mAP','plain_rank1','n_queries','n_valid']
+    shown = [k for k in next(iter(columns.values())) if k not in hidden]
+    table = pd.DataFrame(index=pd.Index(shown, name='score'))
+    for name,scores in columns.items():
+        table[name] = [scores[k] for k in shown]
+        if len(beside := getattr(scores, 'attributes', ())): table[f'{name} accuracy'] = beside.accuracy.reindex(shown)
+    known = [o.attributes for o in columns.values() if len(getattr(o, 'attributes', ()))]
+    if not known or 'majority' in columns: return table
+    return table.assign(**{'majority': known[0].majority_macro_f1.reindex(shown), 'majority accuracy': known[0].majority_accuracy.reindex(shown)})
+
+def score_sheet(table:pd.DataFrame # of `score_table`
+               )->str:
+    "A table of scores as text, a model's name above its columns"
+    table = table.rename_axis(None)
+    if len(table.columns)>1: table.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in table.columns])
+    return table.round(3).to_string(na_rep='', header=len(table.columns)>1)
+
 # %% ../nbs/14_learner.ipynb #4ee302f2
 def score_portraits(tasks:Tasks,  # the sub-tasks
                     query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
                     query_dl,gallery_dl, # their loaders, which hold their tables and labels
-                    cameras:bool=False # is `source` a camera, and the same person from the same camera no match (Market-1501's rule)?
-                   )->dict:       # {'mAP','rank1','rank5','rank10' (macro), 'plain_mAP', 'plain_rank1', <task>: macro F1, 'PIQ', 'n_queries', 'n_valid'}
+                    cameras:bool=False, # is `source` a camera, and the same person from the same camera no match (Market-1501's rule)?
+                    train=None,    # {task: labels of the train split}, for the majority guess; None: the scored labels
+                    found=None     # `RetrievalScores` that are there already; None: search
+                   )->PortraitScores: # {'mAP','rank1','rank5','rank10' (macro), 'plain_mAP', 'plain_rank1', <task>: macro F1, 'PIQ', 'n_queries', 'n_valid'}; accuracies in `.attributes`
     "Every score of Section 4.3 from embeddings and predictions"
     scores,data = {},(query_dl.dataset,gallery_dl.dataset)
     if tasks.identity:
-        r = _retrieval(query[0], gallery[0], data, cameras)
+        r = found or _retrieval(query[0], gallery[0], data, cameras)
         scores.update(mAP=r.macro_mAP, **{f'rank{k}':v for k,v in r.macro_cmc.items()}, plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
-    for t in tasks.attributes:
-        actual = torch.cat([o.labels[t.name] for o in data])
-        scores[t.name] = macro_f1(torch.cat([query[1][t.name],gallery[1][t.name]]), actual, t.n_labels)
+    attributes = attribute_scores({t.name: _labels(t, query[1], gallery[1], data) for t in tasks.attributes}, tasks, train)
+    scores.update(attributes.macro_f1)
     unknown = [k for k,v in scores.items() if np.isnan(v)]
     if unknown: warn(f"Nothing in query and gallery to score {', '.join(unknown)} on (no label, or no query with a true match), so there is no PIQ.")
-    return {**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}
+    return PortraitScores({**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}, attributes)
 
+def _labels(task, query, gallery, data):
+    "`(predicted, actual)` of the portraits of query and gallery"
+    return torch.cat([query[task.name],gallery[task.name]]),torch.cat([o.labels[task.name] for o in data])
 def _retrieval(query, gallery, data, cameras):
     "The scores of the identity, `nan` where no query has a true match"
     cams = _cameras(*data) if cameras else (None,None)
@@ -152,47 +185,72 @@ def _check_splits(tasks, query_dl, gallery_dl):
 # %% ../nbs/14_learner.ipynb #e748df6c
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
-                cameras:bool=False   # as of `score_portraits`
-               )->dict:              # as `score_portraits` returns them
+                cameras:bool=False,  # as of `score_portraits`
+                train=None           # as of `score_portraits`
+               )->PortraitScores:    # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, of `model` on two splits"
     _check_splits(model.tasks, query_dl, gallery_dl)
     outs = [run_model(model, dl) for dl in (query_dl,gallery_dl)]
-    said = [(emb, {t.name: decide(t, logits[t.name]) for t in model.tasks.attributes}) for emb,logits in outs]
-    return score_portraits(model.tasks, *said, query_dl, gallery_dl, cameras)
+    return score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train)
+
+def _decided(tasks, outs): return [(emb, {t.name: decide(t, logits[t.name]) for t in tasks.attributes}) for emb,logits in outs]
 
 @patch
 def portrait_scores(self:Learner,
                     cameras:bool=False # as of `score_portraits`
-                   )->dict:            # as `score_portraits` returns them
+                   )->PortraitScores:  # as `score_portraits` returns them; shown as a table
     "Every metric of Section 4.3, and PIQ, on the query and gallery splits"
-    return score_model(self.model, self.dls.query, self.dls.gallery, cameras)
+    return score_model(self.model, self.dls.query, self.dls.gallery, cameras, self.dls.train.dataset.labels)
 
 # %% ../nbs/14_learner.ipynb #5e145668
-def _reported(model, outs, query_dl, gallery_dl, cameras):
+def _reported(model, outs, query_dl, gallery_dl, found, train):
     "What `portrait_report` wants, from what the model said"
     data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks
     logits = {t.name: torch.cat([o[1][t.name] for o in outs]) for t in tasks.attributes}
     labels = {t.name: (decide(t, logits[t.name]), torch.cat([o.labels[t.name] for o in data])) for t in tasks.attributes}
     sure = {t.name: logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1) for t in tasks.attributes}
-    found = _retrieval(outs[0][0], outs[1][0], data, cameras) if tasks.identity else None
     ids = np.concatenate([o.identities for o in data]) if tasks.identity else ()
-    return dict(tasks=tasks, labels=labels, identities=ids, groups=np.concatenate([o.groups for o in data]), probabilities=sure, found=found if found and found.n_valid else None, query_rows=np.arange(len(data[0])))
+    return dict(tasks=tasks, labels=labels, identities=ids, groups=np.concatenate([o.groups for o in data]), probabilities=sure, found=found if found and found.n_valid else None,
+                query_rows=np.arange(len(data[0])), train=train, images=[image for o in data for image in o.df.image])
 
-def report_model(model:PortraitNet,    # trained or not
-                 query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
-                 cameras:bool=False,   # as of `score_portraits`
-                 folder=None,          # write the tables there as csv files
-                 **kwargs              # of `portrait_report`: by, n, level, seed
-                ):                     # {'intervals','labels','subgroups','calibration'}, or the files written to `folder`
-    "`portrait_report` of `model` on two splits"
+def _about(model, data):
+    "What a reader of a report must know first"
+    preset = data[0].root/CLAIM
+    drawn = f"Drawn by portrait_nb ({json.loads(preset.read_text()).get('preset')}): nobody is shown, and the scores say nothing about photographs." if preset.is_file() else ''
+    return dict(Model=f'{model.backbone}, split {model.split}, sub-tasks: {", ".join(model.tasks.names)}', Weights=_digest(model),
+                Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits=drawn)
+
+def _digest(model):
+    "Of the weights, where `model` can tell one"
+    from portrait_nb import model as models
+    return models.weights_digest(model) if hasattr(models, 'weights_digest') else ''
+
+def evaluate_model(model:PortraitNet,    # trained or not
+                   query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
+                   cameras:bool=False,   # as of `score_portraits`
+                   train=None,           # as of `score_portraits`
+                   folder=None,          # write the tables there as csv files, and the page report.html
+                   pictures:bool=True,   # show the worst mistakes on that page? They are pictures of people
+                   about=None,           # {word: sentence} for the head of the page, beside what the model tells of itself
+                   **kwargs              # of `portrait_report`: by, n, level, seed
+                  ):                     # `(scores, report)`, as of `score_portraits` and `portrait_report`; with `folder` the files in place of the report
+    "The scores and the report of a model, from one pass over each split"
     _check_splits(model.tasks, query_dl, gallery_dl)
-    report = portrait_report(**_reported(model, [run_model(model, dl) for dl in (query_dl,gallery_dl)], query_dl, gallery_dl, cameras), **kwargs)
-    return save_report(report, folder) if folder else report
+    data,outs = (query_dl.dataset,gallery_dl.dataset),[run_model(model, dl) for dl in (query_dl,gallery_dl)]
+    found = _retrieval(outs[0][0], outs[1][0], data, cameras) if model.tasks.identity else None
+    scores = score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train, found)
+    report = portrait_report(**_reported(model, outs, query_dl, gallery_dl, found, train), **kwargs)
+    if not folder: return scores,report
+    return scores,save_report(report, folder, root=data[0].root, pictures=pictures, about=_about(model, data) | (about or {}))
+
+def report_model(*args, **kwargs): # as of `evaluate_model`
+    "The report of `evaluate_model`, or its files"
+    return evaluate_model(*args, **kwargs)[1]
 
 @patch
-def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `report_model`
-    "Intervals, scores by label and by group of people, and calibration, on the query and gallery splits"
-    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, **kwargs)
+def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `evaluate_model`
+    "Intervals, scores by label and by group of people, calibration and worst mistakes, on the query and gallery splits"
+    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, self.dls.train.dataset.labels, **kwargs)
 
 # %% ../nbs/14_learner.ipynb #de8f2da9
 def _guess(task, labels, n, g):
@@ -204,22 +262,16 @@ def chance_scores(dls,       # from `portrait_dls`
                   n:int=5,   # guesses to average
                   seed:int=0,      # of the guesses
                   cameras:bool=False # as of `score_portraits`
-                 )->dict:    # as `score_portraits` returns them
+                 )->PortraitScores:  # as `score_portraits` returns them
     "The scores of a guesser: labels drawn with the train split's frequencies, portraits ranked at random"
     g,tasks,labels = torch.Generator().manual_seed(seed),dls.tasks,dls.train.dataset.labels
     def guesser(dl):
         m = len(dl.dataset)
         return torch.randn(m, 16, generator=g), {t.name: _guess(t, labels[t.name], m, g) for t in tasks.attributes}
     _check_splits(tasks, dls.query, dls.gallery)
-    runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras) for _ in range(n)]
-    return {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
-
-def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
-                **columns)->pd.DataFrame: # a column a model: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`
-    "Scores side by side, PIQ last"
-    hidden = ['n_queries','n_valid'] if plain else ['plain_mAP','plain_rank1','n_queries','n_valid']
-    shown = [k for k in next(iter(columns.values())) if k not in hidden]
-    return pd.DataFrame({name: [scores[k] for k in shown] for name,scores in columns.items()}, index=pd.Index(shown, name='score'))
+    runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras, labels) for _ in range(n)]
+    means = {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
+    return PortraitScores(means, sum(r.attributes for r in runs)/n)
 
 # %% ../nbs/14_learner.ipynb #4cd7b93d
 FORMAT,READS = 2,(1,2) # 1: before softmax classifiers had a bias, and aspects of few labels fewer dimensions

@@ -171,9 +171,9 @@ def label_counts(df:pd.DataFrame, # an annotation table
                 )->pd.DataFrame:  # images: a row a label, "-" for none of several where the table says so, and a last one "" for those without; a column a split
     "How many images of each split bear each label of `task`"
     part = _part(df, None, task.name)
-    cells = pd.DataFrame(dict(label=label_words(part[task.name], task.labels), split=part['split']))
-    kinds = cells.value_counts(['label', 'split']).rename('images').reset_index() # a row for each distinct cell and split
-    borne = kinds.assign(label=kinds['label'].str.split('|')).explode('label')
+    part = part[['split']].assign(cell=label_words(part[task.name], task.labels))
+    cells = part.groupby(['cell', 'split'], observed=True).size().rename('images').reset_index() # a row for each distinct cell and split
+    borne = cells.assign(label=cells['cell'].str.split('|')).explode('label')
     counts = borne.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
     rows = [*task.labels, *([NONE] if task.multilabel and NONE in counts.index else []), '']
     for o in sorted(set(counts.index)-set(rows)): task.index(o)

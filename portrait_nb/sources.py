@@ -98,7 +98,7 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '
 
 def _is_picture(name): return name.lower().endswith(PICTURES) and not name.startswith('.')
 
-def _pictures(root, folder): return [(Path(folder)/o).as_posix() for o in sorted(os.listdir(root/folder)) if _is_picture(o)]
+def _pictures(root, folder): return [f'{folder}/{o}'.lstrip('/') for o in sorted(os.listdir(root/folder)) if _is_picture(o)]
 
 def _walk(root):
     "The pictures below `root` as posix paths, sorted; nothing is opened"
@@ -230,7 +230,7 @@ def _reid(what, root):
     other = next((reader for o,(_,own,reader) in REID_STYLE.items() if o!=what and df['image'].str.contains(own).all()), None)
     if other: raise SourceError(f"{what}: the pictures in {root} are named like {df['image'].iloc[0]}, and {what}'s like {like}; read them with {other}.")
     who = df['identity'].astype(int)
-    df = df.assign(split=df['split'].map(REID), identity=df['identity'].where(who>0, ''), image=[(Path(inner)/o).as_posix() for o in df['image']])[who>=0]
+    df = df.assign(split=df['split'].map(REID), identity=df['identity'].where(who>0, ''), image=(inner+'/' if inner else '')+df['image'])[who>=0]
     df = df.assign(group=_shots(df, SHOT_GAP[what]))
     df.attrs['left_out'] = dict(junk=int((who<0).sum()))
     return df
@@ -559,8 +559,9 @@ def _list_head(file):
 def _names_of(file, head, n):
     "The `n` names in the `head` of a list of attributes; a csv names the pictures' column too"
     found = [o for o in head if any(o) and not (len(o)==1 and o[0].isdigit())]
+    if not found: raise SourceError(f"{file}, line {len(head)+1}: a line with the attributes' names must stand before the first picture, and there is none; fetch the list again.")
     if len(found)==1 and len(found[0]) in (n, n+1): return found[0][-n:]
-    raise SourceError(f"{file}: the line before the first picture must name the {n} attributes of the lines below, but {'it names '+str(len(found[-1])) if found else 'there is none'}; fetch the list again.")
+    raise SourceError(f"{file}, line {len(head)+1}: the picture has {n} values, but the line above names {len(found[-1])} attributes; fetch the list again.")
 
 def _text_table(file, names=None):
     "A list of CelebA's, a row an image, in the owners' text or a mirror's csv; its columns are `names`, or those of its head"
