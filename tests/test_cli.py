@@ -117,7 +117,7 @@ def test_columns_that_only_sound_alike_are_the_users(people, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('content, words', [
-    (b'{', 'not json'), (b'[]', 'not tasks as'), (b'\xff\xfe', 'not UTF-8'), (b'{"tasks": [{"name": "hat", "aspect": "clothes", "labels": ["one"]}]}', "'hat' has 1 label"), (None, 'no such file')])
+    (b'{', 'not json'), (b'[]', 'and this is a list'), (b'\xff\xfe', 'not UTF-8'), (b'{"tasks": [{"name": "hat", "aspect": "clothes", "labels": ["one"]}]}', "'hat' has 1 label"), (None, 'no such file')])
 def test_task_files_that_are_none(people, tmp_path, content, words):
     if content is not None: (tmp_path/'t.json').write_bytes(content)
     train_fails(people/'my.csv', tmp_path/'out', '--tasks', 't.json', words, tasks=str(tmp_path/'t.json'))
