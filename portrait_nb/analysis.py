@@ -41,8 +41,8 @@ def label_of(task:Task, # single- or multi-label
     return None if (answer<0).any() else [task.labels[i] for i in answer.nonzero().flatten().tolist()]
 
 def _text(label):
-    if isinstance(label, list): return ' + '.join(label) or 'none'
-    return '-' if label is None else label
+    if isinstance(label, list): return ' + '.join(label) or 'none of these'
+    return '?' if label is None else label
 
 # %% ../nbs/13c_analysis.ipynb #1fe57e59
 def _answers(tasks, predicted, actual, i):
