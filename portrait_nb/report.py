@@ -403,7 +403,7 @@ def _worst(task, predicted, actual, p, k):
     wrong = (predicted!=actual) & (actual!=-1)
     sure = np.where(wrong, np.maximum(p, 1-p), 0).max(1) if several else np.where(wrong, p.max(1), 0)
     rows = [i for i in np.argsort(-sure, kind='stable')[:k] if sure[i]>0]
-    def named(o): return '|'.join(np.array(task.labels)[o==1]) or 'none' if several else task.labels[int(o)]
+    def named(o): return '|'.join(np.array(task.labels)[o==1]) or 'none of these' if several else task.labels[int(o)]
     return [(i, named(actual[i]), named(predicted[i]), sure[i]) for i in rows]
 
 def worst_mistakes(labels,         # {sub-task: (predicted, actual)} as `macro_f1` takes them
