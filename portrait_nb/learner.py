@@ -107,6 +107,38 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
     return _learner(dls, model, lr, wd, cbs, **kwargs)
 
+# %% ../nbs/14_learner.ipynb #b8a609bb
+import warnings
+from .callbacks import ScoreEpochs, TidyCallback
+
+# %% ../nbs/14_learner.ipynb #95f5635c
+@patch
+def fit(self:PortraitLearner,
+        n_epoch,   # epochs
+        lr=None,   # rate, or `slice` of rates; None: the Learner's
+        wd=None,   # weight decay; None: the Learner's
+        cbs=None,  # further callbacks
+        **kwargs   # of fastai's `fit`: reset_opt, start_epoch
+       ):
+    "fastai's `fit`; whatever stops it, nothing that was only meant for it stays behind"
+    logger = self.logger
+    if self.opt: self.opt.zero_grad() # of a step that was never taken
+    with self.added_cbs(cbs):
+        try: Learner.fit(self, n_epoch, lr=lr, wd=wd, **kwargs)
+        except BaseException:
+            self._take_back()
+            self.logger = logger
+            raise
+
+@patch
+def _take_back(self:PortraitLearner):
+    "What `after_fit` would have done, for every callback"
+    for cb in self.cbs:
+        cb.run = True
+        if isinstance(cb, TidyCallback): cb.undo()
+        if isinstance(cb, LRFinder) and 'best_loss' in vars(cb): cb.after_fit() # loads the weights that it saved
+    if hasattr(self, 'progress'): vars(self.progress).pop('mbar', None)
+
 # %% ../nbs/14_learner.ipynb #c5f6f897
 def paper_lr(pct:float, # share of the training that is done, 0 to 1
              lr:float=3.5e-4 # the base rate
@@ -322,6 +354,36 @@ def chance_scores(dls,       # from `portrait_dls`
     runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras, labels) for _ in range(n)]
     means = {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
     return PortraitScores(means, sum(r.attributes for r in runs)/n)
+
+# %% ../nbs/14_learner.ipynb #0a18e106
+@patch
+def scorable(self:Learner,
+             cameras:bool=False # as of `score_portraits`
+            )->dict:            # {name of a score: does query and gallery have anything to tell it by?}
+    "The scores of `portrait_scores`, before anything is trained"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        guess = chance_scores(self.dls, 1, cameras=cameras)
+    return {k: bool(np.isfinite(v)) for k,v in guess.items() if k not in ('n_queries','n_valid')}
+
+# %% ../nbs/14_learner.ipynb #36db3c7f
+@patch
+def add_cb(self:PortraitLearner, cb):
+    "fastai's; a tracker brings the scores along that it monitors, a logger leaves out what dictionaries do not allow"
+    Learner.add_cb(self, cb)
+    cb = self.cbs[-1]
+    _without_predictions(cb)
+    wants_score = isinstance(cb, TrackerCallback) and cb.monitor not in ('train_loss','valid_loss')
+    if wants_score and not hasattr(self, 'score_epochs'): self.add_cb(ScoreEpochs(every=None))
+    return self
+
+def _without_predictions(logger):
+    "Switch off what fastai's loggers would end the training with"
+    kind = type(logger).__name__
+    off = [o for o in ('trace_model','log_preds','projector') if vars(logger).get(o)]
+    if kind not in ('TensorBoardCallback','WandbCallback') or not off: return
+    for o in off: setattr(logger, o, False)
+    warn(f"{kind} cannot draw a network that answers with dictionaries, nor show its predictions: {', '.join(f'{o}=False' for o in off)}. Losses, uncertainties and scores are logged.")
 
 # %% ../nbs/14_learner.ipynb #549351a2
 class GatherPortraits(GatherPredsCallback):
