@@ -324,6 +324,13 @@ class GatherPortraits(GatherPredsCallback):
         for folder,o in ((self.save_preds, logits), (self.save_targs, labels)):
             if folder is not None: torch.save(o, Path(folder)/str(self.iter))
 
+    def after_validate(self):
+        self.preds = _joined(self.preds)
+        self.targets = _joined([o[0] for o in self.targets]) if self.targets[0] else None
+        if self.with_input: self.inputs = torch.cat([o[0] for o in self.inputs])
+
+def _joined(batches): return {k: torch.cat([o[k] for o in batches]) for k in batches[0]}
+
 @patch
 def _to_judge(self:PortraitLearner, ds_idx, dl):
     "The loader to predict, in the order of its table and without augmentation"
