@@ -492,7 +492,8 @@ def _checked(df, faults, root, tasks, drop, n_workers, verify):
     keep,ids = note(cells), pd.Series(index=df.index, dtype=object)
     if verify:
         pathless = cells['line'][cells['column']=='image']
-        file_faults,ids = _file_faults(keep.drop(index=pathless.unique(), errors='ignore'), root, n_workers)
+        asked = keep if verify is True else keep[keep['split'].isin(verify)]
+        file_faults,ids = _file_faults(asked.drop(index=pathless.unique(), errors='ignore'), root, n_workers)
         keep = note(file_faults)
     keep = note(_twice(keep, ids))
     keep = note(_leaks(keep, _identity_name(tasks)))
@@ -511,7 +512,7 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                      tasks:Tasks,      # the sub-tasks; each has a column of its name
                      on_error:str='raise', # 'raise' one `AnnotationError` with every fault, or 'drop' the faulty rows with an `AnnotationWarning`
                      n_workers:int=8,  # threads that open the images
-                     verify:bool=True, # look at the files? False trusts that they are there and good
+                     verify=True,      # look at the files? False trusts that they are there and good; or the splits whose files are looked at
                      fixed=None,       # sub-tasks in which an identity cannot change: several labels end in a warning; None: gender, if it is one of them
                      cameras:bool=False # is `source` a camera? Then a query wants a match from another one
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone

@@ -247,20 +247,22 @@ def _finish(run):
     else: print('Nothing is scored: that takes rows whose split is gallery, and for an identity others whose split is query.')
 
 def _report(scores, fname=None):
-    "Print the scores; write them too, where `fname` says so"
-    from portrait_nb.learner import score_table
+    "Print the scores, and in which sub-tasks a guess would do better; write them too, where `fname` says so"
+    from portrait_nb.learner import score_sheet, score_table
+    from portrait_nb.report import below_majority
     table = score_table(plain=True, model=scores)
-    print(table.rename_axis(None).round(3).to_string(header=False))
+    print(score_sheet(table))
+    if lost := below_majority(scores.attributes) if hasattr(scores, 'attributes') else '': print(f'\n{lost}')
     if fname:
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
 # %% ../nbs/30_cli.ipynb #c84b70d8
-def _table_and_faults(csv, root, tasks):
+def _table_and_faults(csv, root, tasks, cameras=False):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
     from portrait_nb.annotations import AnnotationError, read_annotations
-    try: return read_annotations(csv, root, tasks), ''
+    try: return read_annotations(csv, root, tasks, cameras=cameras), ''
     except AnnotationError as e: faults = str(e)
     try: return pd.read_csv(csv, dtype=str, keep_default_na=False, encoding='utf-8-sig'), faults
     except ValueError: raise ValueError(faults) from None
@@ -280,43 +282,72 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     from portrait_nb.lint import lint_portraits
     _one_of(sampling=(sampling, ('random','pk','shuffle')))
     tasks,root = _asked_tasks(tasks, annotations), Path(root or Path(annotations).parent)
-    df,faults = _table_and_faults(annotations, root, tasks)
+    df,faults = _table_and_faults(annotations, root, tasks, cameras)
     if faults: print(f'fatal: {faults}\n')
     found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
     print(found)
     if faults or found.fatal: sys.exit(1)
 
+# %% ../nbs/30_cli.ipynb #52908275
+def _check_eval(features, out, report, by, others):
+    "Refuse arguments that do not go together"
+    odd = [k for k,v in (dict(report=report, by=by) | others).items() if v]
+    if features and odd: raise ValueError(f"--{odd[0]} is for a model and a table; with --features only --out goes.")
+    if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
+    if by and not report: raise ValueError("--by makes the subgroups of a report: give --report FOLDER with it.")
+    if others['no_pictures'] and not report: raise ValueError("--no_pictures is for the page of a report: give --report FOLDER with it.")
+
+def _group_makers(tasks, by):
+    "The sub-tasks that make the subgroups, from the words of --by; None: the usual ones"
+    can = [t.name for t in tasks.attributes if not t.multilabel]
+    chosen = [o.strip() for o in by.split(',')] if by else None
+    if chosen: _one_of(**{'by': (o, can) for o in chosen if o not in can})
+    elif can and not {'gender','age'} & set(can): print(f"The report will have no groups of people, as the sub-tasks have no gender or age. Say with --by which of these make groups: {', '.join(can)}")
+    return chosen
+
+def _write_report(report, folder, net, query, gallery, annotations, model, pictures):
+    "The files of a report, and what to know before its groups are compared"
+    from portrait_nb.learner import report_about
+    from portrait_nb.report import save_report, subgroup_note
+    about = report_about(net, query, gallery)
+    about = {'Model': f"{model}: {about.pop('Model')}", 'Table': Path(annotations).name, **about}
+    files = save_report(report, folder, root=query.dataset.root, pictures=pictures, about=about)
+    if 'subgroups' in report: print(f"\nBy group: {subgroup_note(report['subgroups'])}")
+    print(f"\nWritten to {folder}: {', '.join(o.name for o in files)}")
+    if pictures and len(report.get('mistakes', ())): print("report.html holds pictures from the table: give it only to those who may see them, or write it with --no_pictures.")
+
 # %% ../nbs/30_cli.ipynb #7ae17480
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
-                  annotations:str,  # csv with query and gallery rows
+                  annotations:str,  # csv with query and gallery rows; train rows are counted for the majority guess
                   root:str=None,    # folder that the paths in it start from (default: the table's own)
                   features:store_true=False, # score another tool's features: query.npz and gallery.npz in place of model and table, each with features (N, d), ids, perhaps groups and cams
                   out:str=None,     # also write the scores to this csv
-                  report:str=None,  # write intervals, labels, subgroups and calibration to csv files in this folder
+                  report:str=None,  # write intervals, accuracies, labels, subgroups and calibration into this folder: csv files, and one page for people, report.html
                   by:str=None,      # sub-tasks that make the subgroups of the report, with commas (default: gender,age, where they are there)
+                  no_pictures:store_true=False, # leave the pictures of the worst mistakes out of report.html
                   drop:store_true=False, # leave faulty rows out instead of stopping
                   cameras:store_true=False # by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                  ):
     "Score a saved model on the query and gallery rows of a table"
     from portrait_nb.annotations import read_annotations
-    from portrait_nb.data import portrait_dl
-    from portrait_nb.learner import load_portrait_model, report_model, score_model
+    from portrait_nb.data import Portraits, portrait_dl
+    from portrait_nb.learner import evaluate_model, load_portrait_model, score_model
     from fastai.torch_core import default_device
-    if features:
-        odd = [k for k,v in dict(root=root, report=report, by=by, drop=drop, cameras=cameras).items() if v]
-        if odd: raise ValueError(f"--{odd[0]} is for a model and a table; with --features only --out goes.")
-        return _eval_features(model, annotations, out)
+    _check_eval(features, out, report, by, dict(no_pictures=no_pictures, root=root, drop=drop, cameras=cameras))
+    if features: return _eval_features(model, annotations, out)
     root = root or Path(annotations).parent
-    if out and not Path(out).resolve().parent.is_dir(): raise ValueError(f"--out '{out}': there is no folder '{Path(out).parent}'.")
-    if by and not report: raise ValueError("--by makes the subgroups of a report: give --report FOLDER with it.")
     net = load_portrait_model(model, default_device())
-    if by: _one_of(**{'by': (o, [t.name for t in net.tasks.attributes if not t.multilabel]) for o in by.split(',')})
-    df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise')
+    if report: by = _group_makers(net.tasks, by)
+    df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise', verify=('query','gallery'), cameras=cameras)
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))
-    _report(score_model(net, query, gallery, cameras), out)
-    if report: print(f"\nWritten to {report}: {', '.join(o.name for o in report_model(net, query, gallery, cameras, report, by=by and by.split(',')))}")
+    train = Portraits(df[df.split=='train'], root, net.tasks).labels
+    if report: scores,told = evaluate_model(net, query, gallery, cameras, train, by=by)
+    else: scores = score_model(net, query, gallery, cameras, train)
+    _report(scores, out)
+    if not (df.split=='train').any() and net.tasks.attributes: print("The table has no train rows: the majority guess is told the commonest labels of the rows that are scored.")
+    if report: _write_report(told, report, net, query, gallery, annotations, model, not no_pictures)
 
 def _eval_features(query, gallery, out):
     "Score the features of another tool"
@@ -325,6 +356,7 @@ def _eval_features(query, gallery, out):
     print(found)
     if out: _report(dict(mAP=found.macro_mAP, **{f'rank{k}':v for k,v in found.macro_cmc.items()}, plain_mAP=found.mAP, **{f'plain_rank{k}':v for k,v in found.cmc.items()}), out)
 
+# %% ../nbs/30_cli.ipynb #9b098ec2
 @call_parse
 @says_why
 def portrait_interpret(model:str,         # folder of a saved model

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Interpretation', 'ClassificationInterpretation', 'FORMAT', 'READS', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter',
            'PortraitLearner', 'fss_learner', 'paper_lr', 'run_model', 'decide', 'PortraitScores', 'score_table',
-           'score_sheet', 'score_portraits', 'score_model', 'evaluate_model', 'report_model', 'chance_scores',
-           'GatherPortraits', 'TaskMetric', 'DictMetric', 'save_portrait_model', 'load_portrait_model', 'load_learner']
+           'score_sheet', 'score_portraits', 'score_model', 'report_about', 'evaluate_model', 'report_model',
+           'chance_scores', 'GatherPortraits', 'TaskMetric', 'DictMetric', 'save_portrait_model', 'load_portrait_model',
+           'load_learner']
 
 # %% ../nbs/14_learner.ipynb #0b559983
 import hashlib, json, tempfile
@@ -253,11 +254,14 @@ def _reported(model, outs, query_dl, gallery_dl, found, train):
     return dict(tasks=tasks, labels=labels, identities=ids, groups=np.concatenate([o.groups for o in data]), probabilities=sure, found=found if found and found.n_valid else None,
                 query_rows=np.arange(len(data[0])), train=train, images=[image for o in data for image in o.df.image])
 
-def _about(model, data):
+def report_about(model:PortraitNet,   # whose report it is
+                 query_dl,gallery_dl  # the loaders that it was scored on
+                )->dict:              # {word: sentence}, as `report_page` takes it
     "What a reader of a report must know first"
+    data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks.names
     preset = data[0].root/CLAIM
     drawn = f"Drawn by portrait_nb ({json.loads(preset.read_text()).get('preset')}): nobody is shown, and the scores say nothing about photographs." if preset.is_file() else ''
-    return dict(Model=f'{model.backbone}, split {model.split}, sub-tasks: {", ".join(model.tasks.names)}', Weights=_digest(model),
+    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=_digest(model),
                 Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits=drawn)
 
 def _digest(model):
@@ -269,28 +273,29 @@ def evaluate_model(model:PortraitNet,    # trained or not
                    query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
                    cameras:bool=False,   # as of `score_portraits`
                    train=None,           # as of `score_portraits`
-                   folder=None,          # write the tables there as csv files, and the page report.html
-                   pictures:bool=True,   # show the worst mistakes on that page? They are pictures of people
-                   about=None,           # {word: sentence} for the head of the page, beside what the model tells of itself
                    **kwargs              # of `portrait_report`: by, n, level, seed
-                  ):                     # `(scores, report)`, as of `score_portraits` and `portrait_report`; with `folder` the files in place of the report
+                  )->tuple:              # (scores, report), as of `score_portraits` and `portrait_report`
     "The scores and the report of a model, from one pass over each split"
     _check_splits(model.tasks, query_dl, gallery_dl)
     data,outs = (query_dl.dataset,gallery_dl.dataset),[run_model(model, dl) for dl in (query_dl,gallery_dl)]
     found = _retrieval(outs[0][0], outs[1][0], data, cameras) if model.tasks.identity else None
     scores = score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train, found)
-    report = portrait_report(**_reported(model, outs, query_dl, gallery_dl, found, train), **kwargs)
-    if not folder: return scores,report
-    return scores,save_report(report, folder, root=data[0].root, pictures=pictures, about=_about(model, data) | (about or {}))
+    return scores,portrait_report(**_reported(model, outs, query_dl, gallery_dl, found, train), **kwargs)
 
-def report_model(*args, **kwargs): # as of `evaluate_model`
-    "The report of `evaluate_model`, or its files"
-    return evaluate_model(*args, **kwargs)[1]
+def report_model(model, query_dl, gallery_dl, cameras=False, # as of `evaluate_model`
+                 folder=None,        # write the tables there as csv files, and the page report.html
+                 train=None,         # as of `score_portraits`
+                 pictures:bool=True, # show the worst mistakes on the page? They are pictures of people
+                 **kwargs            # of `portrait_report`: by, n, level, seed
+                ):                   # the report of `evaluate_model`, or the files written to `folder`
+    "The report of a model on two splits"
+    report = evaluate_model(model, query_dl, gallery_dl, cameras, train, **kwargs)[1]
+    return save_report(report, folder, root=query_dl.dataset.root, pictures=pictures, about=report_about(model, query_dl, gallery_dl)) if folder else report
 
 @patch
-def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `evaluate_model`
+def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `report_model`
     "Intervals, scores by label and by group of people, calibration and worst mistakes, on the query and gallery splits"
-    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, self.dls.train.dataset.labels, **kwargs)
+    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, train=self.dls.train.dataset.labels, **kwargs)
 
 # %% ../nbs/14_learner.ipynb #de8f2da9
 def _guess(task, labels, n, g):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'Finding', 'Findings', 'check_splits', 'check_identities', 'check_alike', 'check_matches',
            'check_sources', 'check_pk', 'check_labels', 'check_fixed', 'near_pairs', 'check_leaks', 'check_groups',
-           'check_pictures', 'lint_portraits']
+           'check_copies', 'check_pictures', 'lint_portraits']
 
 # %% ../nbs/06b_lint.ipynb #d259cceb
 import hashlib, warnings
@@ -19,7 +19,7 @@ from .data import PKSampler
 from .longtail import label_counts
 from .similar import accident_rate, by_accident, careful_threshold, phash, similar_groups
 from .tasks import Task, Tasks
-from .words import alike, label_words, words
+from .words import NONE, alike, label_words, words
 
 # %% ../nbs/06b_lint.ipynb #10b4512e
 SEVERITIES = ('fatal','warning','note')
@@ -194,14 +194,17 @@ def check_labels(df:pd.DataFrame, # as of `check_splits`
     for t in tasks.attributes:
         counts = label_counts(df, t).loc[list(t.labels)]
         train,test = counts['train'],counts['query']+counts['gallery']
-        rows = df[(df['split']=='train') & (df[t.name]!='')][['image',t.name]]
-        if (train>0).sum()<2: yield _nothing(t, train, rows)
-        elif (few := train[train<least]).size: yield _few(t, few, rows, least)
+        said = df[t.name][(df['split']=='train') & (df[t.name]!='')]
+        few = train[train<least]
+        if said.nunique()<2: yield _nothing(t, df.loc[said.index, ['image',t.name]])
+        elif len(few): yield _few(t, few, df.loc[said.index, ['image',t.name]], least)
+        if t.multilabel: yield from _nones(t, df[['image','split',t.name]])
         absent = [o for o in t.labels if not test[o]]
         if absent and test.any(): yield Finding('note', 'labels without a test', f"{t.name}: nobody in query and gallery is {_some(absent)}, and macro F1 is the mean of the others.", "Nothing, or label some.", df[:0])
 
-def _nothing(task, train, rows):
-    why = f"all labelled train portraits are {train.idxmax()!r}" if train.any() else "no train portrait has a label"
+def _nothing(task, rows):
+    cell = rows[task.name].iloc[0] if len(rows) else ''
+    why = f"all labelled train portraits are {'none of its labels' if cell==NONE else repr(cell)}" if cell else "no train portrait has a label"
     return Finding('fatal', 'nothing to learn', f"{task.name}: {why}, so there is nothing to learn.", f"Label some, or take {task.name} out of the tasks.", rows)
 
 def _few(task, few, rows, least):
@@ -209,6 +212,13 @@ def _few(task, few, rows, least):
     rows = rows.loc[rarest[rarest<least].sort_values(kind='stable').index]
     return Finding('warning', 'labels with few examples', f"{task.name}: fewer than {least} train portraits for {_some(f'{k} ({v})' for k,v in few.items())}.",
                    "Collect more of them, or merge labels; macro F1 counts each label alike.", rows)
+
+def _nones(task, rows):
+    "A doubt about empty cells: do they mean none of the labels?"
+    empty = rows[rows[task.name]=='']
+    if len(empty)*5<len(rows) or (rows[task.name]==NONE).any() or len(empty)==len(rows): return
+    yield Finding('note', 'none of these never said', f"{task.name}: {len(empty):,} of {_n(len(rows), 'cell')} are empty, which means not known, and no cell is {NONE!r}, which means none of its labels.",
+                  f"Write {NONE!r} where somebody looked and none holds; leave empty what nobody looked at.", empty)
 
 # %% ../nbs/06b_lint.ipynb #c4720409
 def check_fixed(df:pd.DataFrame,  # as of `check_splits`
@@ -297,6 +307,37 @@ def check_groups(df:pd.DataFrame,   # as of `check_splits`, n rows
     if len(pairs): yield Finding('warning', 'similar frames without a group', f"{_n(len(pairs), 'gallery portrait')} too easy to find: like a query of the same person, and not in its group.",
                                  "Fill the column 'group' with group_similar(df, root).", _pairs_told(df, pairs))
 
+# %% ../nbs/06b_lint.ipynb #542539ea
+def _same_files(df, root, hashes):
+    "For each row the number of its file's content, equal for equal bytes; -1 where no other picture has its hash"
+    _,kind,n = np.unique(hashes, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(n[kind]>1)
+    content = np.full(len(df), -1)
+    content[rows] = pd.factorize(np.array([_digest(Path(root)/df['image'].iloc[i]) for i in rows], dtype=object))[0]
+    return content
+
+def _contradictions(cells, content):
+    "`(row, earlier row)` of copies whose `cells` are known and differ; a set of copies once for each cell of its own"
+    known = pd.DataFrame(dict(row=np.arange(len(cells)), content=content, cell=cells.map({o: '|'.join(sorted(o.split('|'))) for o in cells.unique()}).array))
+    known = known[(known['content']>=0) & (known['cell']!='')].drop_duplicates(['content','cell'])
+    first = known.groupby('content')['row'].transform('first')
+    return [(i,j) for i,j in zip(known['row'], first) if i!=j]
+
+def check_copies(df:pd.DataFrame, # as of `check_splits`, n rows
+                 root,            # the folder its paths start from
+                 hashes           # (n,) uint64, of `phash`
+                ):                # yields `Finding`s
+    "Do copies of one picture say the same?"
+    content,told = _same_files(df, root, hashes),{}
+    for name in [o for o in df if o not in ('image','split','source','group')]:
+        for i,j in _contradictions(df[name], content): told.setdefault((i,j), []).append(f"{name}: {df[name].iloc[i]}, there {df[name].iloc[j]}")
+    if not told: return
+    right,left = map(list, zip(*sorted(told)))
+    n = len(set(content[right]))
+    rows = df.iloc[right][['image','split']].assign(copy_of=df['image'].iloc[left].array, differs=['; '.join(told[o]) for o in sorted(told)])
+    yield Finding('warning', 'copies that disagree', f"{_n(n, 'picture is', 'pictures are')} in the table more than once, byte by byte, under other labels or as another person.",
+                  "Look at the pairs; keep the row that is right and take out the other.", rows)
+
 # %% ../nbs/06b_lint.ipynb #fc1954b6
 def _too_alike(hashes, threshold, careful):
     "That pairs at `threshold` are mostly accidents, and what was done instead"
@@ -324,6 +365,7 @@ def check_pictures(df:pd.DataFrame,   # as of `check_splits`
     careful = careful_threshold(hashes, threshold)
     if careful!=threshold: yield _too_alike(hashes, threshold, careful)
     groups,bits = (np.arange(len(df)), -1) if careful is None else (similar_groups(hashes, careful), careful) # -1: no pair is so near
+    yield from check_copies(df, root, hashes)
     yield from check_leaks(df, root, hashes, groups, bits)
     yield from check_groups(df, hashes, groups, bits, cameras)
 

@@ -176,7 +176,7 @@ def label_counts(df:pd.DataFrame, # an annotation table
     borne = cells.assign(label=cells['cell'].str.split('|')).explode('label')
     counts = borne.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
     rows = [*task.labels, *([NONE] if task.multilabel and NONE in counts.index else []), '']
-    for o in counts.index.difference(rows): task.index(o)
+    for o in sorted(set(counts.index)-set(rows)): task.index(o)
     return counts.reindex(index=rows, columns=list(SPLITS), fill_value=0)
 
 # %% ../nbs/05_longtail.ipynb #30359f5c

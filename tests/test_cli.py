@@ -219,6 +219,51 @@ def test_the_subgroups_that_were_asked_for(trained, people, tmp_path):
     with pytest.raises(SystemExit, match='--by makes the subgroups of a report'): cli.portrait_eval(*where, by='gender')
 
 
+def test_a_report_opens_only_what_it_scores(trained, people, tmp_path, capsys):
+    "Of the train rows it needs no picture; the page may do without any"
+    df = pd.read_csv(people/'my.csv')
+    (tmp_path/'photos').mkdir()
+    for o in df.image[df.split != 'train']: shutil.copy(people/'photos'/o, tmp_path/'photos'/o)
+    where = (str(trained/'model'), str(people/'my.csv'), str(tmp_path/'photos'))
+    cli.portrait_eval(*where, report=str(tmp_path/'r'), out=str(tmp_path/'again.csv'))
+    told = capsys.readouterr().out
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'again.csv'), pd.read_csv(trained/'scores.csv'), atol=1e-4)
+    assert 'By group: ' in told and 'report.html holds pictures' in told and 'majority' in told and 'no train rows' not in told
+    page = (tmp_path/'r/report.html').read_text()
+    assert '<img ' in page and 'my.csv' in page and str(trained/'model') in page and str(people) not in page.replace(str(trained), '')
+    cli.portrait_eval(*where, report=str(tmp_path/'r'), no_pictures=True)
+    assert '<img ' not in (tmp_path/'r/report.html').read_text() and 'report.html holds pictures' not in capsys.readouterr().out
+    (tmp_path/'photos'/df.image[df.split == 'gallery'].iloc[0]).unlink()
+    with pytest.raises(SystemExit, match='1 fault in 1 of 12 rows'): cli.portrait_eval(*where)
+    with pytest.raises(SystemExit, match='--no_pictures is for the page'): cli.portrait_eval(*where, no_pictures=True)
+
+
+def test_groups_are_offered_where_nobody_has_a_gender_or_age(people, tmp_path, capsys):
+    df = pd.read_csv(people/'my.csv').rename(columns=dict(gender='Male'))
+    df.to_csv(tmp_path/'my.csv', index=False)
+    (tmp_path/'tasks.json').write_text(json.dumps(Tasks([Task('Male', 'a', ['male','female']), Task('expression', 'b', ['neutral','anger','fear'], multilabel=True)]).to_dict()))
+    cli.portrait_train(annotations=str(tmp_path/'my.csv'), root=str(people/'photos'), tasks=str(tmp_path/'tasks.json'), out=str(tmp_path/'run'), **TINY)
+    capsys.readouterr()
+    where = (str(tmp_path/'run/model'), str(tmp_path/'my.csv'), str(people/'photos'))
+    cli.portrait_eval(*where, report=str(tmp_path/'r'))
+    assert 'Say with --by which of these make groups: Male\n' in capsys.readouterr().out and not (tmp_path/'r/report_subgroups.csv').exists()
+    cli.portrait_eval(*where, report=str(tmp_path/'r'), by='Male')
+    assert '--by' not in capsys.readouterr().out and (tmp_path/'r/report_subgroups.csv').exists()
+    df[df.split != 'train'].to_csv(tmp_path/'test.csv', index=False)
+    cli.portrait_eval(where[0], str(tmp_path/'test.csv'), where[2])
+    assert 'no train rows: the majority guess' in capsys.readouterr().out
+
+
+def test_pictures_in_both_folders_are_told(trained, people, tmp_path, capsys):
+    "A query that lies in the gallery under another name finds itself"
+    df = pd.read_csv(people/'my.csv').query('split!="train"').reset_index(drop=True)
+    shutil.copytree(people/'photos', tmp_path/'photos')
+    first = df[df.split == 'query'].iloc[0]
+    shutil.copy(tmp_path/'photos'/first.image, tmp_path/'photos/copy.png')
+    pd.concat([df, pd.DataFrame([{**first, 'image': 'copy.png', 'split': 'gallery'}])]).to_csv(tmp_path/'my.csv', index=False)
+    with pytest.warns(UserWarning, match='1 of 2 queries find themselves'): cli.portrait_eval(str(trained/'model'), str(tmp_path/'my.csv'), str(tmp_path/'photos'))
+
+
 def test_rows_of_a_table_of_ones_own(people, tmp_path, capsys, monkeypatch):
     from portrait_nb import ablation
     monkeypatch.setitem(ablation.SCALES, 'tiny', ablation.Scale('tiny', 1, 1e-2, stand_ins=dict(hrnet_w32=('test_resnet', None)), preset='tiny', bs=4))

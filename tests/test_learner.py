@@ -24,10 +24,16 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, multilab
 from conftest import write_set
 from portrait_nb.analysis import PortraitInterpretation
 from portrait_nb.callbacks import BF16, SkipValidation
+<<<<<<< HEAD
 from portrait_nb.data import normalise, portrait_dls
 from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
                                  save_portrait_model, score_model)
 from portrait_nb.losses import class_loss
+=======
+from portrait_nb.data import portrait_dls
+from portrait_nb import learner as learner_module
+from portrait_nb.learner import chance_scores, evaluate_model, fss_learner, load_portrait_model, paper_lr, run_model, save_portrait_model, score_model, score_table
+>>>>>>> main
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
@@ -69,6 +75,46 @@ def test_any_list_of_tasks_is_reported(portraits, tasks, tmp_path):
     assert set(value.index) >= {t.name for t in tasks.attributes} | ({'mAP', 'rank1'} if tasks.identity else set())
     for k in value.index.intersection(list(scores)): np.testing.assert_allclose(value[k], scores[k], rtol=1e-6)
     assert ('subgroups' in report) == bool({'gender', 'age'} & set(tasks.names)) and all(o.is_file() for o in learn.portrait_report(n=20, folder=tmp_path/'r'))
+
+
+def test_scores_show_accuracy_and_the_majority_guess(portraits):
+    root, df = portraits
+    learn = learner(portraits)
+    scores = learn.portrait_scores()
+    train, test = (df[(df.split == 'train') == o] for o in (True, False))
+    for t in ATTRIBUTES:
+        known, seen = test[test[t.name] != ''], train[train[t.name] != '']
+        if t.multilabel:
+            hot = lambda part: np.array([[o in cell.split('|') for o in t.labels] for cell in part[t.name]])
+            want = (hot(known) == (hot(seen).mean(0) > .5)).mean()
+        else:
+            counts = seen[t.name].value_counts().reindex(t.labels, fill_value=0)
+            want = (known[t.name] == counts.idxmax()).mean()
+        assert scores.attributes.majority_accuracy[t.name] == pytest.approx(want)
+    assert dict(scores) == {k: scores[k] for k in scores} and not [k for k in scores if 'accuracy' in k]
+    table = score_table(a=scores, b=dict(scores), chance=chance_scores(learn.dls, n=2))
+    assert list(table.columns) == ['a', 'a accuracy', 'b', 'chance', 'chance accuracy', 'majority', 'majority accuracy'] and list(table.index)[-1] == 'PIQ'
+    assert list(score_table(b=dict(scores)).columns) == ['b']
+    assert 'accuracy' in repr(scores) and 'NaN' not in repr(scores)
+    scores.attributes['accuracy'] = 0.
+    assert 'In 7 of 7 sub-tasks the model is less often right' in repr(scores)
+
+
+def test_the_network_runs_once_for_scores_and_report(portraits, monkeypatch):
+    learn = learner(portraits)
+    want, calls = learn.portrait_scores(), []
+    for name in ('run_model', '_retrieval'):
+        real = getattr(learner_module, name)
+        monkeypatch.setattr(learner_module, name, lambda *args, real=real, name=name: (calls.append(name), real(*args))[1])
+    scores, report = evaluate_model(learn.model, learn.dls.query, learn.dls.gallery, train=learn.dls.train.dataset.labels, n=20)
+    assert sorted(calls) == ['_retrieval', 'run_model', 'run_model'] and scores == want
+    assert report['intervals'].value['PIQ'] == pytest.approx(scores['PIQ']) and report['accuracy'].accuracy.tolist() == scores.attributes.accuracy.tolist()
+
+
+def test_a_report_page_shows_portraits_only_where_asked(portraits, tmp_path):
+    learn = learner(portraits, MARKET)
+    assert '<img ' in learn.portrait_report(n=20, folder=tmp_path/'a')[-1].read_text()
+    assert '<img ' not in learn.portrait_report(n=20, folder=tmp_path/'b', pictures=False)[-1].read_text()
 
 
 def test_a_report_without_query_or_match(portraits):

@@ -1,11 +1,16 @@
 "Intervals, paired test and reports against plain computations and scikit-learn"
+import base64, io
+from datetime import date
+from html.parser import HTMLParser
 import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, f1_score, multilabel_confusion_matrix, precision_recall_fscore_support
 from portrait_nb.metrics import macro_f1, piq, retrieval_scores
-from portrait_nb.report import (_clusters, _draws, calibration_error, class_report, confusion, paired_test, plot_confusion, portrait_report, read_features,
-                                reliability, save_report, score_differences, score_draws, score_features, score_intervals, subgroup_scores)
+from portrait_nb.report import (_clusters, _draws, attribute_scores, below_majority, calibration_error, class_report, confusion, paired_test, plot_confusion, portrait_report, read_features,
+                                reliability, report_page, save_report, score_differences, score_draws, score_features, score_intervals, subgroup_errors, subgroup_note, subgroup_scores,
+                                subgroup_search, worst_mistakes)
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 TASKS = Tasks([Task('who', 'appearance', None), Task('age', 'appearance', ['a','b','c']), Task('mood', 'emotion', ['x','y'], multilabel=True)])
@@ -120,27 +125,136 @@ def test_calibration():
 def test_subgroups():
     who, x, q, labels, found = made(4)
     groups = dict(g=np.where(np.arange(200)%2, 'odd', 'even'), h=np.where(np.arange(200) < 150, 'low', ''))
-    t = subgroup_scores(groups, labels, TASKS, found, np.flatnonzero(q), at_least=10)
-    assert t.index.tolist() == [('even','low'), ('odd','low')] and t.n.tolist() == [75, 75]
+    t = subgroup_scores(groups, labels, TASKS, at_least=10, identities=who)
+    assert t.loc['age'].index.tolist() == [('even','low'), ('odd','low')] and t.index.names == ['sub-task', 'g', 'h']
     at = (np.arange(200)%2 == 1) & (np.arange(200) < 150)
-    known = at & (labels['age'][1] >= 0)
-    assert t.age[('odd','low')] == pytest.approx(f1_score(labels['age'][1][known], labels['age'][0][known], average='macro'))
+    said, actual = labels['age']
+    known, row = at & (actual >= 0), t.loc[('age','odd','low')]
+    assert row.n == known.sum() and row.error == pytest.approx((said != actual)[known].mean()) and row.labels == row.of_labels == 3
+    assert row.f1 == pytest.approx(f1_score(actual[known], said[known], average='macro'))
+    assert row.people == len(set(who[known & (who >= 0)])) + (known & (who < 0)).sum()
+    said, actual = labels['mood']
+    known = at & (actual[:,0] >= 0)
+    assert t.loc[('mood','odd','low'),'error'] == pytest.approx((said != actual)[known].mean())
+    s = subgroup_search(groups, found, np.flatnonzero(q), at_least=5).loc[('odd','low')]
     own = found.per_query[at[np.flatnonzero(q)][found.per_query.index]]
-    assert t.queries[('odd','low')] == len(own) and t.people[('odd','low')] == len(set(own.identity)) and t.mAP[('odd','low')] == pytest.approx(own.groupby('identity').AP.mean().mean())
-    one = subgroup_scores(dict(g=groups['g']), labels, TASKS)
-    assert one.n['odd'] == 100 and one.index.name == 'g'
-    with pytest.raises(ValueError, match="groups name 3 portraits, 'age' has 200"): subgroup_scores(dict(g=[1,2,3]), labels, TASKS)
-    assert subgroup_scores(dict(g=['x','']*100, h=['','y']*100), labels, TASKS).empty
-    with pytest.raises(ValueError, match="query_rows must say"): subgroup_scores(groups, labels, TASKS, found)
+    assert s.queries == len(own) and s.people == len(set(own.identity)) and s.mAP == pytest.approx(own.groupby('identity').AP.mean().mean()) and s.low <= s.mAP <= s.high
+    assert subgroup_scores(dict(g=groups['g']), labels, TASKS).loc[('mood','odd'),'n'] == (labels['mood'][1][1::2,0] >= 0).sum()
+    with pytest.raises(ValueError, match="groups name 3 portraits, and there are 200"): subgroup_scores(dict(g=[1,2,3]), labels, TASKS)
+    with pytest.raises(ValueError, match="identities must name the 200 portraits, got 3"): subgroup_scores(groups, labels, TASKS, identities=[1,2,3])
+    nobody = dict(g=['x','']*100, h=['','y']*100)
+    assert subgroup_scores(nobody, labels, TASKS).empty and subgroup_errors(nobody, labels, TASKS).empty and 'No portrait' in subgroup_note(subgroup_scores(nobody, labels, TASKS))
+
+def test_equal_errors_are_equal_where_a_group_lacks_a_label():
+    "One in ten is told wrongly, women and men alike, and no woman is bald"
+    rng, tasks = np.random.default_rng(0), Tasks([Task('bald', 'a', ['no','yes'])])
+    sex = np.repeat(['f','m'], 20_000)
+    bald = np.r_[np.zeros(20_000, int), rng.random(20_000) < .1].astype(int)
+    said = np.where(rng.random(40_000) < .1, 1-bald, bald)
+    assert macro_f1(said[:20_000], bald[:20_000], 2) > macro_f1(said[20_000:], bald[20_000:], 2)+.1       # what misled
+    t, e = (f(dict(sex=sex), dict(bald=(said, bald)), tasks, n=50) for f in (subgroup_scores, subgroup_errors))
+    f, m = t.loc[('bald','f')], t.loc[('bald','m')]
+    assert abs(f.error-m.error) < .01 and max(f.low, m.low) < min(f.high, m.high) and abs(f.f1-m.f1) < .01 and t.labels.tolist() == [1, 1] and t.of_labels.tolist() == [2, 2]
+    assert e.borne[('bald','f','yes')] == 0 and np.isnan(e.missed[('bald','f','yes')]) and e.falsely[('bald','f','yes')] == e.missed[('bald','f','no')] == pytest.approx(f.error)
+
+@pytest.mark.parametrize('multilabel', [False, True])
+def test_both_kinds_of_error(multilabel):
+    rng, task = np.random.default_rng(1), Task('t', 'a', ['x','y','z'], multilabel=multilabel)
+    actual, said = (rng.integers(0, 2, (2, 300, 3)) if multilabel else rng.integers(0, 3, (2, 300)))
+    group = rng.integers(0, 2, 300)
+    e = subgroup_errors(dict(g=group), dict(t=(said, actual)), Tasks([task]), n=20)
+    for g in (0, 1):
+        for i, label in enumerate(task.labels):
+            is_so, told = ((o[:,i] == 1 if multilabel else o == i)[group == g] for o in (actual, said))
+            row = e.loc[('t', g, label)]
+            assert (row.borne, row.others) == (is_so.sum(), (~is_so).sum()) and row.missed == pytest.approx((~told)[is_so].mean()) and row.falsely == pytest.approx(told[~is_so].mean())
+            assert row.missed_low < row.missed < row.missed_high and row.falsely_low < row.falsely < row.falsely_high
+
+def test_intervals_of_groups_are_those_of_repeated_people():
+    who, _, _, labels, _ = made(7)
+    group = np.where(np.arange(200) < 120, 'a', 'b')
+    got = subgroup_scores(dict(g=group), dict(age=labels['age']), TASKS, identities=who, n=40, level=.8, seed=3).loc[('age','a')]
+    _, of_image, people = _clusters([], who)
+    said, actual = labels['age']
+    wrong = (said != actual) & (actual >= 0) & (group == 'a')
+    known = (actual >= 0) & (group == 'a')
+    drawn = [(wrong*c[of_image]).sum()/(known*c[of_image]).sum() for c in _draws(np.eye(people), 40, 3)]
+    assert [got.low, got.high] == pytest.approx(np.quantile(drawn, [.1, .9]))
+
+def test_small_groups_and_perfect_ones():
+    said, group = np.zeros(75, int), np.repeat(['big','few','lone'], [40, 5, 30])
+    who = [*range(45), *['one']*30]
+    t = subgroup_scores(dict(g=group), dict(age=(said, said)), TASKS, identities=list(map(str, who)), n=50)
+    assert t.n.tolist() == [40, 5, 30] and t.people.tolist() == [40, 5, 1]
+    assert t.loc[('age','big'),['error','low','high']].tolist() == pytest.approx([0, 0, 1-.025**(1/40)])       # none wrong is not sure to be none
+    assert t.loc[('age','few'),['error','f1']].isna().all() and t.error[('age','lone')] == 0 and t.loc[('age','lone'),['low','high']].isna().all()
+    note = subgroup_note(t)
+    assert '2 groups are compared in 1 sub-tasks' in note and '1 of 3 groups have fewer than 30 labelled portraits' in note
+    assert 'None of the 3 groups is scored' in subgroup_note(subgroup_scores(dict(g=group), dict(age=(said, said)), TASKS, at_least=100))
+
+def test_accuracies_beside_the_majority_guess():
+    who, _, _, labels, _ = made(8)
+    said, actual = labels['age']
+    train = dict(age=torch.tensor([2, 2, 0, -1]))
+    t = attribute_scores(labels, TASKS, train)
+    known = actual >= 0
+    assert t.accuracy['age'] == pytest.approx((said == actual)[known].mean()) and t.majority_accuracy['age'] == pytest.approx((actual[known] == 2).mean())
+    assert t.macro_f1['age'] == macro_f1(said, actual, 3) and t.majority_macro_f1['age'] == pytest.approx(f1_score(actual[known], np.full(known.sum(), 2), average='macro'))
+    assert below_majority(t) == '' or 'mood' in below_majority(t)
+    poor = attribute_scores(dict(age=(1-(actual == 1), actual)), TASKS, dict(age=actual))
+    assert below_majority(poor).startswith('In 1 of 1 sub-tasks the model is less often right than a guess that always says the commonest label: age (')
+    many = pd.concat([poor.rename(index={'age': f't{i}'}) for i in range(9)])
+    assert below_majority(many).count('the guess') == 6 and below_majority(many).endswith(', 3 more.')
 
 def test_report_is_written(tmp_path):
     who, x, q, labels, found = made(5)
     r = portrait_report(TASKS, labels, who, dict(age=np.full((200, 3), 1/3)), found, np.flatnonzero(q), by=('age',), n=20)
-    assert set(r) == {'intervals','labels','subgroups','calibration'} and r['labels'].index.names == ['sub-task','label']
+    assert set(r) == {'intervals','accuracy','labels','confusion','subgroups','subgroup_errors','subgroup_search','calibration','reliability','mistakes'} and r['labels'].index.names == ['sub-task','label']
     files = save_report(r, tmp_path/'new'/'r')
     assert pd.read_csv(files[0], index_col=0).loc['PIQ','value'] == pytest.approx(r['intervals'].value['PIQ'], abs=1e-5) and all(o.is_file() for o in files)
+    assert {o.name for o in (tmp_path/'new'/'r').iterdir()} == {o.name for o in files} and files[-1].name == 'report.html'
+    assert r['confusion'].n.groupby('sub-task').sum()['age'] == (labels['age'][1] >= 0).sum()
     only = portrait_report(TASKS, {}, (), found=found, n=20)
-    assert set(only) == {'intervals','labels'} and 'mAP' in only['intervals'].index
+    assert set(only) == {'intervals','labels'} and 'mAP' in only['intervals'].index and 'mAP' in report_page(only)
+
+class Page(HTMLParser):
+    "Every tag with its attributes, every text; complains of tags that are not closed in order"
+    def __init__(self, page): super().__init__(); self.open, self.tags, self.words = [], [], []; self.feed(page); assert not self.open
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ('meta', 'img', 'br', 'line', 'circle', 'path', 'polyline'): self.open.append(tag)
+    def handle_startendtag(self, tag, attrs): self.tags.append((tag, dict(attrs)))
+    def handle_endtag(self, tag): assert self.open.pop() == tag
+    def handle_data(self, data): self.words.append(data)
+
+def test_the_page_is_complete_and_safe(tmp_path):
+    rng, tasks = np.random.default_rng(0), Tasks([Task('<b>&"sex', 'a', ['<f>','m']), Task('mood', 'b', ['x','y'], multilabel=True)])
+    actual, said, p = rng.integers(0, 2, 80), rng.integers(0, 2, 80), rng.random((80, 1))
+    labels = {'<b>&"sex': (said, actual), 'mood': (rng.integers(0, 2, (80, 2)), rng.integers(0, 2, (80, 2)))}
+    probabilities = {'<b>&"sex': np.where(said[:,None] == [0, 1], .5+p/2, .5-p/2), 'mood': rng.random((80, 2))}
+    images = [f'{i} <i>.png' for i in range(80)]
+    for o in images[:79]: Image.fromarray(rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)).save(tmp_path/o)
+    r = portrait_report(tasks, labels, probabilities=probabilities, images=images, by=['<b>&"sex'], n=20)
+    page = report_page(r, root=tmp_path, about=dict(Model='<u>mine', Weights=''))
+    read = Page(page)
+    shown = [a for t, a in read.tags if t == 'img']
+    assert len(shown) == len(r['mistakes']) == 12 and all(o['src'].startswith('data:image/jpeg;base64,') and o['alt'] and o['width'] for o in shown)
+    assert not {'script', 'link', 'iframe', 'b', 'i', 'u', 'f'} & {t for t, _ in read.tags} and not [a for _, a in read.tags if a.get('href', '#')[0] != '#']
+    words = ' '.join(read.words)
+    assert '<u>mine' in words and 'Weights' not in words and 'holds 12 of the pictures' in words and date.today().isoformat() in words and 'Before anybody is judged' in words
+    assert Image.open(io.BytesIO(base64.b64decode(shown[0]['src'].split(',')[1]))).size == (20, 40)
+    for page in (report_page(r, root=tmp_path, pictures=False), report_page(r)): assert '<img' not in page and 'holds no pictures' in page and 'sure' in page
+    (tmp_path/images[r['mistakes'].row.iloc[0]]).write_bytes(b'no picture')
+    assert 'This picture cannot be read.' in report_page(r, root=tmp_path)
+    assert all(o in Page(report_page(portrait_report(TASKS, made()[3], n=10))).words for o in ('Scores', 'By group'))
+
+def test_worst_mistakes_are_the_surest_errors():
+    p = np.array([[.9,.1], [.2,.8], [.45,.55], [.99,.01]])
+    t = worst_mistakes(dict(g=([0,1,1,0], [1,1,0,-1])), dict(g=p), Tasks([Task('g', 'a', ['f','m'])]), images=list('abcd'))
+    assert t.row.tolist() == [0, 2] and t.truth.tolist() == ['m','f'] and t.claim.tolist() == ['f','m'] and t.confidence.tolist() == [.9, .55] and t.image.tolist() == ['a','c']
+    p = np.array([[.9,.1], [.3,.2], [.6,.95]])
+    t = worst_mistakes(dict(m=((p > .5).astype(int), [[0,1], [0,0], [0,1]])), dict(m=p), Tasks([Task('m', 'a', ['x','y'], multilabel=True)]))
+    assert t.row.tolist() == [0, 2] and t.truth.tolist() == ['y','y'] and t.claim.tolist() == ['x','x|y'] and t.confidence.tolist() == [.9, .6]
 
 def test_plot_confusion_draws():
     import matplotlib
