@@ -370,9 +370,10 @@ def portrait_interpret(model:str,         # folder of a saved model
     matplotlib.use('agg')
     from portrait_nb.interpret import Interpreter, plot_interpretation
     look = Interpreter(model)
+    if gallery: look.check_search(k)
     told = look.interpret(photo)
-    print(told)
     found = look.search(told, look.gallery(gallery), k) if gallery else None
+    print(told)
     if gallery: print(found.round(3).to_string())
     if out: plot_interpretation(photo, told, found, gallery, fname=out)
 

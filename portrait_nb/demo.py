@@ -80,6 +80,8 @@ def run_demo(out='out/demo',       # what is written goes here
     "Draw, train, score, describe: the main job, in one call"
     out,start = Path(out),time.time()
     config,root = {**DEMO, **kwargs},Path(data or Path('out')/preset)
+    n_epoch = config['n_epoch']
+    if isinstance(n_epoch, bool) or not isinstance(n_epoch, int) or n_epoch<1: raise ValueError(f"n_epoch (--epochs) must be a whole number, 1 or more, got {n_epoch!r}.")
     if out.exists() and any(out.iterdir()) and not (out/'run.json').is_file(): raise ValueError(f"'{out}' holds files that are not a demo's; choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     with half_the_cores():

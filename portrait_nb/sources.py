@@ -142,7 +142,8 @@ def _found_tasks(df):
     return Tasks([*([IDENTITY] if 'identity' in df else []), *attributes])
 
 # %% ../nbs/03_sources.ipynb #3cb3e621
-READER = {'Market-1501':'market1501', 'DukeMTMC-reID':'dukemtmc', 'PA-100K':'pa100k', 'RAPv2':'rapv2', 'PETA':'peta', 'CelebA':'celeba', 'UTKFace':'utkface', 'RAF-DB':'rafdb'}
+READER = {'Market-1501':'market1501', 'DukeMTMC-reID':'dukemtmc', 'PA-100K':'pa100k', 'RAPv2':'rapv2', 'PETA':'peta',
+          'CelebA':'celeba', 'UTKFace':'utkface', 'RAF-DB':'rafdb'} # set -> its reader
 MANY = 100 # labelled portraits from which on one answer to a question is no accident
 
 def _says_one_thing(cells):
@@ -155,7 +156,8 @@ def _warn_of_one_answer(what, df, tasks):
     lone = [t.name for t in tasks.attributes if t.n_labels==2 and not t.multilabel and _says_one_thing(df[t.name])]
     if not lone: return
     named = [f'{o} (always {max(df[o])})' for o in lone]
-    _warn(f"{what}: {len(lone):,} of {len(tasks.attributes):,} sub-tasks have one answer in all {len(df):,} rows, so nothing can be learned from them: {_few(named, 3)}; "
+    _warn(f"{what}: {len(lone):,} of {len(tasks.attributes):,} sub-tasks have one answer in all {len(df):,} rows, "
+          f"so nothing can be learned from them: {_few(named, 3)}; "
           "see whether their columns are coded otherwise than the owners' files.")
 
 def _finished(what, df, tasks):
@@ -197,8 +199,9 @@ def _check_given(df, tasks, pattern):
 REID = dict(bounding_box_train='train', query='query', bounding_box_test='gallery') # folder -> split
 REID_NAME = re.compile(r'^(?P<split>\w+)/(?P<identity>-?\d+)_(?P<source>c\d+)(?:s(?P<sequence>\d+))?(?:_f?(?P<frame>\d+))?')
 REID_STYLE = {'Market-1501': ('0002_c1s1_000451_03.jpg', r'_c\d+s\d', 'market1501'), 'DukeMTMC-reID': ('0001_c2_f0046182.jpg', r'_c\d+_f\d', 'dukemtmc')} # a name, what is its own in it, the reader
-REID_FOLDER = {'Market-1501': ('Market-1501-v15.09.15', 'Market-1501', 'Market1501', 'market1501', 'market1501/Market-1501-v15.09.15'),
-               'DukeMTMC-reID': ('DukeMTMC-reID', 'DukeMTMC', 'dukemtmc-reid', 'dukemtmcreid', 'dukemtmc-reid/DukeMTMC-reID')} # as it is unpacked, and as public code renames it
+REID_FOLDER = { # as it is unpacked, and as public code renames it
+    'Market-1501': ('Market-1501-v15.09.15', 'Market-1501', 'Market1501', 'market1501', 'market1501/Market-1501-v15.09.15'),
+    'DukeMTMC-reID': ('DukeMTMC-reID', 'DukeMTMC', 'dukemtmc-reid', 'dukemtmcreid', 'dukemtmc-reid/DukeMTMC-reID')}
 SHOT_GAP = {'Market-1501': 100, 'DukeMTMC-reID': 240} # frames, four seconds of each
 
 def _shots(df, gap):
@@ -401,7 +404,8 @@ def _zero_one(where,    # for the warning
     no,yes = next((o for o in usual if o[0] in numbers), (0, 1))
     if no==1 and (2 not in numbers or 2 in unsure): no,yes = 0,1
     odd = ~np.isin(numbers, [no, yes, *unsure])
-    if odd.any(): _warn(f"{where}: {counts[odd].sum():,} answers are neither {no} (no) nor {yes} (yes), like {numbers[odd][0]:g}; they are taken for not known.")
+    if odd.any():
+        _warn(f"{where}: {counts[odd].sum():,} answers are neither {no} (no) nor {yes} (yes), like {numbers[odd][0]:g}; they are taken for not known.")
     return np.select([data==no, data==yes], [0, 1], 2)
 
 # %% ../nbs/03_sources.ipynb #048d227d
@@ -435,7 +439,8 @@ def _warn_of_lost(what, root, df, lost, remedy):
     left = [f"{(~lost[rows]).sum():,} of {len(rows):,} of {part}" for part,rows in df.groupby('split', sort=False).groups.items()]
     _warn(f"{what}: {lost.sum():,} of {len(df):,} images left out, they are not in {root}: {_few(df['image'][lost], 3)}; there are {' and '.join(left)}.")
     for part in sorted(set(df['split'])-set(df['split'][~lost])):
-        _warn(f"{what}: no picture of the {part} part is left, so nothing can be {'trained' if part=='train' else 'scored'}: fetch the rest of the pictures{remedy}.")
+        done = 'trained' if part=='train' else 'scored'
+        _warn(f"{what}: no picture of the {part} part is left, so nothing can be {done}: fetch the rest of the pictures{remedy}.")
 
 def _on_disk(what, root, df, remedy=''):
     "The rows whose image is there, spelt as on disk; a warning for the others"
@@ -454,7 +459,8 @@ def _scored(what, test, parts=('test', 'val')):
     if test not in parts: raise ValueError(f"{what}: test must be {' or '.join(map(repr, parts))}, the part to score on, got {test!r}.")
     return {'train':'train', test:'gallery'}
 
-PA_PLACES = (('annotation.mat', 'annotation/annotation.mat'), ('data/data', 'data', 'release_data/release_data', 'release_data', 'images')) # as unpacked, mirrored, tidied up
+PA_PLACES = (('annotation.mat', 'annotation/annotation.mat'),
+             ('data/data', 'data', 'release_data/release_data', 'release_data', 'images')) # as unpacked, mirrored, tidied up
 
 def pa100k(root,        # annotation.mat and the folder data, or as unpacked: annotation/ and release_data/release_data/
            test='test'  # the part that becomes the gallery: 'test', or 'val' while choosing settings
@@ -490,14 +496,16 @@ def _chosen(parts, images):
     return [images[i] for i in rows], np.repeat(['train', 'gallery'], [len(o) for o in parts.values()]), rows
 
 # %% ../nbs/03_sources.ipynb #74ef5e4a
-RAP_PLACES = (('RAP_dataset', 'RAP_dataset/RAP_dataset', 'images'), ('RAP_annotation/RAP_annotation.mat', 'RAP_annotation.mat', 'RAP_annotation/RAP_annotation/RAP_annotation.mat'))
+RAP_PLACES = (('RAP_dataset/RAP_dataset', 'RAP_dataset', 'images'),
+              ('RAP_annotation/RAP_annotation.mat', 'RAP_annotation.mat', 'RAP_annotation/RAP_annotation/RAP_annotation.mat'))
 RAP_FIELDS = ('name', 'attribute', 'data', 'selected_attribute', 'partition_attribute')
 
 def _rap_struct(where, x):
     "The fields of RAPv2's struct; the older set, whose file has the same name, is told by its fields"
     x = _struct(where, x)
     if 'label' in x and not {'name', 'data'} & set(x):
-        raise SourceError(f"{where}: this is RAP v1 (Li et al. 2016, 41,585 pedestrians), and only RAPv2 is read here; ask its owners for RAPv2, https://github.com/dangweili/RAP.")
+        raise SourceError(f"{where}: this is RAP v1 (Li et al. 2016, 41,585 pedestrians), and only RAPv2 is read here; "
+                          "ask its owners for RAPv2, https://github.com/dangweili/RAP.")
     return _fields(where, x, *RAP_FIELDS)
 
 def rapv2(root,         # the folders RAP_dataset and RAP_annotation
@@ -509,7 +517,8 @@ def rapv2(root,         # the folders RAP_dataset and RAP_annotation
     root,(folder,file) = _home('RAPv2', root, _places(*RAP_PLACES), 'RAP_dataset and RAP_annotation/RAP_annotation.mat')
     where = f'{file}, RAP_annotation'
     rap = _rap_struct(where, _mat(file, 'RAP_annotation')[0])
-    images,names,chosen = _strings(f'{where}.name', rap['name']), _strings(f'{where}.attribute', rap['attribute']), np.ravel(rap['selected_attribute']).astype(int)-1
+    images,names = (_strings(f'{where}.{o}', rap[o]) for o in ('name', 'attribute'))
+    chosen = np.ravel(rap['selected_attribute']).astype(int)-1
     if not (len(chosen) and 0<=chosen.min() and chosen.max()<len(names)): raise SourceError(f"{where}: selected_attribute must hold numbers from 1 to {len(names)}.")
     data = _zero_one(file, _matrix(f'{where}.data', rap['data'], len(images), len(names))[:,chosen], unsure=(2,))
     images,split,rows = _chosen(_partition(where, rap['partition_attribute'], fold, len(images), test), images)
@@ -521,7 +530,8 @@ def _peta_home(root):
     "`(root, PETA.mat)`; the owners' own packing, which is another, is told"
     root,look = Path(root).expanduser(), _places(('PETA.mat', 'processed/PETA.mat'), ('images', 'processed/images'))
     if not look(root) and any((root/o/'archive/Label.txt').is_file() for o in ('', '3DPeS', 'CUHK', 'VIPeR', 'PRID')):
-        raise SourceError(f"PETA: {root} holds the owners' ten sets with a Label.txt each; read here is the packing with PETA.mat and the folder images, see https://github.com/dangweili/pedestrian-attribute-recognition-pytorch.")
+        raise SourceError(f"PETA: {root} holds the owners' ten sets with a Label.txt each; read here is the packing with PETA.mat "
+                          "and the folder images, see https://github.com/dangweili/pedestrian-attribute-recognition-pytorch.")
     return _home('PETA', root, look, 'PETA.mat and the folder images')
 
 def peta(root,           # PETA.mat and the folder images
@@ -556,16 +566,18 @@ def _list_head(file):
 def _names_of(file, head, n):
     "The `n` names in the `head` of a list of attributes; a csv names the pictures' column too"
     found = [o for o in head if any(o) and not (len(o)==1 and o[0].isdigit())]
-    if not found: raise SourceError(f"{file}, line {len(head)+1}: a line with the attributes' names must stand before the first picture, and there is none; fetch the list again.")
+    line = f'{file}, line {len(head)+1}'
+    if not found: raise SourceError(f"{line}: a line with the attributes' names must stand before the first picture, and there is none; fetch the list again.")
     if len(found)==1 and len(found[0]) in (n, n+1): return found[0][-n:]
-    raise SourceError(f"{file}, line {len(head)+1}: the picture has {n} values, but the line above names {len(found[-1])} attributes; fetch the list again.")
+    raise SourceError(f"{line}: the picture has {n} values, but the line above names {len(found[-1])} attributes; fetch the list again.")
 
 def _text_table(file, names=None):
     "A list of CelebA's, a row an image, in the owners' text or a mirror's csv; its columns are `names`, or those of its head"
     head,n_cells,separator = _list_head(file)
     names = _names_of(file, head, n_cells-1) if names is None else names
     columns,skip = ['image', *names], len(head)
-    try: df = pd.read_csv(file, sep=separator, header=None, names=columns, skiprows=skip, index_col=False, encoding='utf-8-sig', dtype=dict(image=str), on_bad_lines='error')
+    layout = dict(sep=separator, header=None, names=columns, skiprows=skip, index_col=False, dtype=dict(image=str))
+    try: df = pd.read_csv(file, encoding='utf-8-sig', on_bad_lines='error', **layout)
     except Exception as e: raise SourceError(f"{file}: this does not read as a list of {len(columns)} columns ({_few(str(e).splitlines(), 1)}).") from None
     if short := np.flatnonzero(df.isna().any(axis=1)).tolist(): raise SourceError(f"{file}, line {skip+short[0]+1}: fewer than the {len(columns)} columns {_few(columns, 2)}.")
     if (twice := df['image'].duplicated()).any(): raise SourceError(f"{file}, line {skip+twice.argmax()+1}: {df['image'][twice.argmax()]} is listed for the second time.")
@@ -617,7 +629,7 @@ def _warn_of_copies(what, df, digests, columns):
 def _anywhere(*names): return tuple(f'{d}{o}' for o in names for d in ('', 'Anno/', 'Eval/'))
 
 CELEBA_LISTS = {k: _anywhere(f'{k}.txt', f'{k}.csv') for k in ('list_attr_celeba', 'list_eval_partition', 'identity_CelebA')}
-CELEBA_PICTURES = tuple(f'{d}{o}' for d in ('', 'Img/') for o in ('img_align_celeba/img_align_celeba', 'img_align_celeba', 'img_align_celeba_png/img_align_celeba_png', 'img_align_celeba_png'))
+CELEBA_PICTURES = tuple(f'{d}{o}' for d in ('', 'Img/') for k in ('img_align_celeba', 'img_align_celeba_png') for o in (f'{k}/{k}', k))
 
 def _celeba_identities(root, images):
     "The identity of each of `images`, '' where it is not told; None without the list"
@@ -628,13 +640,16 @@ def _celeba_identities(root, images):
 def _celeba_parts(file, images, parts):
     "The split of each of `images` by the owners' list: `parts` says what becomes of train, val and test"
     part = _text_table(file, ['part'])['part'].reindex(images).map({0:'train', 1:'val', 2:'test'})
-    if part.isna().any(): _warn(f"{file.parent}: {part.isna().sum():,} images left out, {file.name} does not say where they belong: {_few(part.index[part.isna()], 3)}.")
+    lost = part.index[part.isna()]
+    if len(lost): _warn(f"{file.parent}: {len(lost):,} images left out, {file.name} does not say where they belong: {_few(lost, 3)}.")
     return part.map(parts).dropna()
 
 def _celeba_first(root, folder, identity, first):
     "The first `first` pictures that are there: `(image, split, group)`, dealt by people"
     if not isinstance(first, int) or first<2: raise ValueError(f"celeba: first is how many pictures to take, 2 or more, got {first!r}.")
-    if identity is None: raise SourceError(f"CelebA: first={first:,} deals train and test by people, which takes identity_CelebA.txt in {root}; ask the owners for it, or leave `first` out.")
+    if identity is None:
+        raise SourceError(f"CelebA: first={first:,} deals train and test by people, which takes identity_CelebA.txt in {root}; "
+                          "ask the owners for it, or leave `first` out.")
     below = folder.relative_to(root).as_posix()
     df = pd.DataFrame(dict(identity=identity, image=_spelt(root, [f'{below}/{o}' for o in identity.index]))).dropna()[:first]
     if len(df)<first: _warn(f"CelebA: {len(df):,} of the {first:,} pictures asked for are in {folder}.")
@@ -645,7 +660,8 @@ def _celeba_first(root, folder, identity, first):
     test = _is_test(who, digests)
     asked = test & (df['identity']!='') & df['identity'].duplicated(keep=False) & ~df['identity'].duplicated()
     split = np.select([asked, test], ['query', 'gallery'], 'train')
-    if lost := [o for o in SPLITS if o not in split]: raise SourceError(f"CelebA: the first {len(df):,} pictures are too few to deal, no {lost[0]} is among them; take more.")
+    if lost := [o for o in SPLITS if o not in split]:
+        raise SourceError(f"CelebA: the first {len(df):,} pictures are too few to deal, no {lost[0]} is among them; take more.")
     return df.assign(split=split, group=np.where(pd.Series(digests).duplicated(keep=False), digests, ''))
 
 # %% ../nbs/03_sources.ipynb #c7f1c115
@@ -663,12 +679,14 @@ def celeba(root,         # the lists, txt or csv, and img_align_celeba, side by 
     identity = _celeba_identities(root, answers.index)
     if first is not None:
         df = _celeba_first(root, folder, identity, first)
-        out,tasks = _flag_set('CelebA', root, df['image'].to_numpy(), df['split'].to_numpy(), list(answers), answers.loc[df.index].to_numpy(), identity=df['identity'].to_numpy(), group=df['group'].to_numpy())
+        columns = {k: df[k].to_numpy() for k in ('identity', 'group')}
+        out,tasks = _flag_set('CelebA', root, df['image'].to_numpy(), df['split'].to_numpy(), list(answers), answers.loc[df.index].to_numpy(), **columns)
         return out, Tasks([IDENTITY, *tasks])
     split,below = _celeba_parts(*part, answers.index, parts), folder.relative_to(root).as_posix()
     who = '' if identity is None else identity[split.index].to_numpy()
     remedy = ", or let celeba(root, first=10_000) deal a test of its own from the pictures that are there"
-    return _flag_set('CelebA', root, [f'{below}/{o}' for o in split.index], split.to_numpy(), list(answers), answers.loc[split.index].to_numpy(), remedy, identity=who)
+    images,cells = [f'{below}/{o}' for o in split.index], answers.loc[split.index].to_numpy()
+    return _flag_set('CelebA', root, images, split.to_numpy(), list(answers), cells, remedy, identity=who)
 
 # %% ../nbs/03_sources.ipynb #6ac62598
 RACES = ('white', 'black', 'asian', 'indian', 'other')
@@ -703,7 +721,7 @@ def utkface(root,       # the folder that holds the faces themselves, or the fol
 
 # %% ../nbs/03_sources.ipynb #9438665a
 RAF = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral') # 1 to 7
-RAF_LISTS = tuple(f'{d}EmoLabel/{o}.txt' for d in ('', 'basic/', 'raf-basic/') for o in ('list_patition_label', 'list_partition_label')) + ('list_patition_label.txt',)
+RAF_LISTS = (*(f'{d}EmoLabel/list_{o}_label.txt' for d in ('', 'basic/', 'raf-basic/') for o in ('patition', 'partition')), 'list_patition_label.txt')
 RAF_PICTURES = tuple(f'{d}Image/aligned' for d in ('', 'basic/', 'raf-basic/')) + ('aligned',)
 RAF_MIRROR = dict(train='train_labels.csv', test='test_labels.csv') # beside DATASET/train/5/train_00001_aligned.jpg
 
@@ -712,7 +730,8 @@ def _raf_lines(file):
     for n,line in enumerate(file.read_text(encoding='utf-8-sig', errors='replace').splitlines(), 1):
         m = re.fullmatch(r'((train|test)_\S+?)(?:_aligned)?\.jpg[\s,]+([1-7])\s*', line.strip(), re.IGNORECASE)
         if m: yield m[1], m[2].lower(), m[3]
-        elif line.strip() and line.strip()!='image,label': raise SourceError(f"{file}, line {n}: must be like 'train_00001.jpg 5', a label from 1 to 7, but is {line[:40]!r}.")
+        elif line.strip() not in ('', 'image,label'):
+            raise SourceError(f"{file}, line {n}: must be like 'train_00001.jpg 5', a label from 1 to 7, but is {line[:40]!r}.")
 
 def _raf_look(folder):
     "The owners' list and the folder of pictures, or a mirror's two lists and its folder of folders"

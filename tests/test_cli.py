@@ -137,10 +137,24 @@ def test_missing_files_and_folders(people, trained, tmp_path):
                         (lambda: cli.portrait_eval(str(trained/'model'), str(tmp_path/'no.csv'), '.'), 'no such file'),
                         (lambda: cli.portrait_interpret(str(trained/'model'), str(tmp_path/'no.png')), 'cannot be read'),
                         (lambda: cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), gallery=str(tmp_path/'no')), 'is not a folder'),
+                        (lambda: cli.portrait_interpret(str(trained/'model'), str(people/'photos/0.png'), gallery=str(people/'photos'), k=-30), 'k must be a whole number, 1 or more'),
+                        (lambda: cli.portrait_demo(str(tmp_path/'demo'), str(tmp_path/'drawn'), preset='tiny', epochs=0), '--epochs'),
                         (lambda: cli.portrait_synth(str(tmp_path/'drawn'), preset='huge'), 'huge'),
                         (lambda: cli.portrait_demo(str(tmp_path/'demo'), str(tmp_path/'drawn'), preset='huge'), 'huge')]:
         with pytest.raises(SystemExit) as e: call()
         assert words in str(e.value) and str(e.value).startswith('portrait_')
+    assert not (tmp_path/'drawn').exists()
+
+
+def test_a_model_without_identity_searches_nothing_and_says_so_first(people, tmp_path, capsys):
+    from portrait_nb import interpret
+    from portrait_nb.model import PortraitNet
+    from portrait_nb.tasks import PORTRAIT, Tasks
+    look = interpret.Interpreter(PortraitNet(Tasks([PORTRAIT['gender']]), 'test_resnet', pretrained=False, size=(64,32)))
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(interpret, 'Interpreter', lambda model: look)
+        with pytest.raises(SystemExit, match='no identity task'): cli.portrait_interpret('model', str(people/'photos/0.png'), gallery=str(people/'photos'))
+    assert 'gender' not in capsys.readouterr().out
 
 
 def test_in_a_shell_a_mistake_is_one_sentence_and_exit_code_1(people, tmp_path):

@@ -1,12 +1,18 @@
 "Describing odd pictures, and searching."
+import json
+from copy import deepcopy
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from portrait_nb.data import PictureError, portrait_dls
-from portrait_nb.interpret import Interpreter, plot_interpretation
-from portrait_nb.learner import fss_learner, save_portrait_model
-from portrait_nb.tasks import PORTRAIT, Tasks
+from portrait_nb import interpret
+from portrait_nb.data import PictureError, portrait_dls, read_portrait
+from portrait_nb.interpret import Gallery, Interpreter, load_gallery, plot_interpretation
+from portrait_nb.learner import fss_learner, load_portrait_model, save_portrait_model
+from portrait_nb.model import PortraitNet, weights_digest
+from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 
 @pytest.fixture(scope='module')
@@ -67,3 +73,151 @@ def test_a_learner_can_go_on_training_after_it_was_asked(portraits, look):
     model = look.model
     Interpreter(model, 'cpu').outputs([portraits[0]/portraits[1].image[0]])
     assert not any(p.is_inference() for p in model.parameters())
+
+
+# --- tensors
+
+def test_tensors_are_checked_like_arrays(look, portraits):
+    root, df = portraits
+    x = read_portrait(root/df.image[0], look.model.size)
+    for a,b in zip(look.outputs([x])[1].values(), look.outputs([root/df.image[0]])[1].values()): torch.testing.assert_close(a, b)
+    for bad, words in [(x/255, 'float32'), (x.int(), 'int32'), (x[:,:20,:20], r'\(3, 20, 20\)'), (x[None], r'\(1, 3, 64, 32\)'), (x.permute(1,2,0), r'\(64, 32, 3\)')]:
+        with pytest.raises(ValueError, match=f'a tensor must be .*{words}.*pass the picture or its path'): look.outputs([bad])
+    with pytest.raises(PictureError, match='of uint8, this one is'): look.outputs([np.zeros((64,32,3))])
+    with pytest.raises(ValueError, match='is empty'): look.outputs([])
+
+
+# --- whose numbers
+
+@pytest.fixture
+def people(look, portraits): return look.gallery(portraits[1], portraits[0])
+
+
+def test_another_model_of_the_same_shape_is_refused(look, people, portraits, tmp_path):
+    root, df = portraits
+    other = deepcopy(look.model)
+    for p in other.parameters(): p.data = p.data*1.01
+    later,image = Interpreter(other),root/df.image[0]
+    with pytest.raises(ValueError, match='embedded by other weights .* embed the gallery again'): later.search(image, people)
+    with pytest.raises(ValueError, match='embedded by other weights'): look.search(later.interpret(image), people)
+    with pytest.raises(ValueError, match='embedded by other weights'): later.search(people.embeddings[0], people)
+    assert look.search(image, people, k=1).image[0]==df.image[0] and later.search(look.interpret(image), people, k=1).image[0]==df.image[0]
+    assert later.search(image, later.gallery(df, root), k=1).image[0]==df.image[0]
+    unknown = Gallery(people.df, people.embeddings, people.root) # made by hand: nothing is known, nothing refused
+    assert len(later.search(image, unknown, k=3))==3
+
+
+def test_a_step_of_training_makes_a_gallery_old(portraits):
+    root, df = portraits
+    learn = fss_learner(portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, num_workers=0, device='cpu'), 'test_resnet', pretrained=False)
+    people = Interpreter(learn).gallery(df, root)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
+    with pytest.raises(ValueError, match='embedded by other weights'): Interpreter(learn).search(root/df.image[0], people)
+
+
+def test_the_same_weights_on_disk_are_the_same(portraits, tmp_path):
+    root, df = portraits
+    learn = fss_learner(portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, num_workers=0, device='cpu'), 'test_resnet', pretrained=False)
+    people = Interpreter(learn).gallery(df, root)
+    again = Interpreter(save_portrait_model(learn, tmp_path/'model'), 'cpu')
+    assert weights_digest(again.model)==weights_digest(learn.model)==people.weights
+    assert again.search(root/df.image[0], people, k=1).image[0]==df.image[0]
+
+
+def test_search_by_a_bare_embedding(look, people, portraits):
+    told = look.interpret(portraits[0]/portraits[1].image[0])
+    expected = look.search(told, people, k=4)
+    for o in (told.embedding, 3*told.embedding, told.embedding.astype(float), torch.tensor(told.embedding)):
+        found = look.search(o, people, k=4)
+        assert found.image.tolist()==expected.image.tolist() and np.allclose(found.similarity, expected.similarity, atol=1e-5)
+    with pytest.raises(ValueError, match='numbers, what is searched for has 3'): look.search(np.ones(3), people)
+
+
+@pytest.mark.parametrize('k', [0, -1, 2.5, '3', True, None])
+def test_k_is_looked_at(look, people, k):
+    with pytest.raises(ValueError, match='k must be a whole number, 1 or more'): look.search(people.embeddings[0], people, k)
+
+
+# --- galleries
+
+def test_a_gallery_takes_what_a_table_takes(look, tmp_path):
+    "and nothing that is hidden"
+    for o in ('a.jpg','b.gif','c.tif','d.ppm','.thumbnails/a.jpg','._a.jpg'):
+        (tmp_path/o).parent.mkdir(exist_ok=True); Image.new('RGB', (32,64), 'teal').save(tmp_path/o)
+    assert look.gallery(tmp_path).df.image.tolist()==['a.jpg','b.gif','c.tif','d.ppm']
+    (tmp_path/'e.heic').touch()
+    with pytest.warns(UserWarning, match='1 file is not looked at'): look.gallery(tmp_path)
+    with pytest.raises(ValueError, match="no column 'image'"): look.gallery(pd.DataFrame(dict(path=['a'])), tmp_path)
+
+
+def test_a_gallery_is_kept_as_it_was(people, tmp_path):
+    odd = ['Zoë', '01', '1.0', 'NA', 'a,"b"\nc', '']
+    df = people.df.assign(note=[odd[i%6] for i in range(len(people))], n=range(len(people)), share=np.linspace(0, 1, len(people)), seen=[i%2==0 for i in range(len(people))])
+    df.loc[3, 'share'] = np.nan
+    kept = load_gallery(Gallery(df, people.embeddings, people.root, people.weights).save(tmp_path/'new'/'people'))
+    assert (kept.embeddings==people.embeddings).all() and kept.embeddings.dtype==np.float32 and kept.weights==people.weights and kept.root.samefile(people.root)
+    for c in df: assert kept.df[c].equals(df[c]) or kept.df[c].tolist()==df[c].tolist() or c=='share' and np.allclose(kept.df[c], df[c], equal_nan=True), c
+    assert sorted(o.name for o in tmp_path.iterdir())==['new'] and [o.name for o in (tmp_path/'new').iterdir()]==['people']
+    assert load_gallery(tmp_path/'new'/'people', root=tmp_path).root==tmp_path
+
+
+def test_nothing_is_lost_when_a_gallery_cannot_be_saved(people, tmp_path, monkeypatch):
+    path = people.save(tmp_path/'people')
+    with pytest.raises(FileExistsError, match='pass overwrite=True'): people.save(path)
+    (tmp_path/'mine').mkdir()
+    with pytest.raises(FileExistsError, match='is not a gallery; choose another'): people.save(tmp_path/'mine', overwrite=True)
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as m:
+        m.setattr(interpret, 'save_file', full)
+        with pytest.raises(OSError): people.where(people.df.index<2).save(path, overwrite=True)
+    assert len(load_gallery(path))==len(people)
+    assert len(load_gallery(people.where(people.df.index<2).save(path, overwrite=True)))==2
+    assert sorted(o.name for o in tmp_path.iterdir())==['mine','people']
+
+
+@pytest.mark.parametrize('spoil, words', [
+    (lambda d: (d/'gallery.json').unlink(), 'is not a gallery'), (lambda d: (d/'gallery.json').write_text('{'), 'is not json'), (lambda d: (d/'gallery.json').write_text('{"format": 1}'), "lacks 'weights'"),
+    (lambda d: (d/'gallery.json').write_text((d/'gallery.json').read_text().replace('"format": 1', '"format": 2')), 'has format 2'),
+    (lambda d: (d/'portraits.csv').unlink(), 'holds no portraits.csv'), (lambda d: (d/'portraits.csv').write_text('image\n'), 'was changed or cut short'),
+    (lambda d: (d/'embeddings.safetensors').write_bytes((d/'embeddings.safetensors').read_bytes()[:-9]), 'was changed or cut short')])
+def test_a_spoilt_gallery_is_one_sentence(people, tmp_path, spoil, words):
+    spoil(people.save(tmp_path/'people'))
+    with pytest.raises((ValueError, FileNotFoundError), match=words): load_gallery(tmp_path/'people')
+
+
+# --- the figure
+
+def drawn(tmp_path, *args, **kwargs):
+    plot_interpretation(*args, fname=tmp_path/'a.png', **kwargs)
+    return Image.open(tmp_path/'a.png').size
+
+
+def test_the_figure_fits_what_is_told(look, people, portraits, tmp_path, monkeypatch):
+    root, df = portraits
+    image = root/df.image[0]
+    forty = Interpreter(PortraitNet(Tasks([Task(f'Attribute_{i}', 'appearance', ('no','yes')) for i in range(40)]), 'test_resnet', pretrained=False, split='shared', size=(64,32)))
+    who = Interpreter(PortraitNet(Tasks([Task('identity', 'appearance', ['a','b'], identity=True)]), 'test_resnet', pretrained=False, size=(64,32)))
+    eight,tall = drawn(tmp_path, image, look.interpret(image), look.search(image, people), root), drawn(tmp_path, image, forty.interpret(image), None, None)
+    assert tall[1]>40*20 and eight[1]<400 # 20 pixels a bar at least
+    narrow = drawn(tmp_path, image, who.interpret(image), who.search(image, who.gallery(df, root), k=3), root)
+    assert narrow[0]<eight[0]-300 and 'search a gallery' in repr(who.interpret(image))
+    shapes = []
+    monkeypatch.setattr(interpret.plt.Axes, 'imshow', lambda self, x, **kw: shapes.append(x.shape[:2]))
+    drawn(tmp_path, Image.new('RGB', (90,109)), look.interpret(image), None, None)
+    assert shapes==[(109,90)]
+
+
+def test_long_names_keep_their_column():
+    told = interpret.Portrait({'age':'old', '5_o_Clock_Shadow':'no'}, {'age':{'old':.7}, '5_o_Clock_Shadow':{'no':.9}}, None, None)
+    assert repr(told)=='age              old 70%\n5_o_Clock_Shadow no 90%'
+
+
+def test_the_figure_and_the_network_see_one_picture(look, tmp_path, monkeypatch):
+    deep = np.random.default_rng(0).integers(0, 65536, (64,32)).astype(np.uint16)
+    exif = Image.Exif(); exif[0x112] = 6
+    Image.fromarray(deep).save(tmp_path/'a.png')
+    Image.fromarray((deep>>8).astype(np.uint8)).rotate(90, expand=True).save(tmp_path/'b.png', exif=exif)
+    seen = []
+    monkeypatch.setattr(interpret.plt.Axes, 'imshow', lambda self, x, **kw: seen.append(x))
+    for o in 'ab': plot_interpretation(tmp_path/f'{o}.png', look.interpret(tmp_path/f'{o}.png'), None, None)
+    assert (seen[0]==seen[1]).all() and (seen[0][...,0]==deep>>8).all()

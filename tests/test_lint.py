@@ -211,6 +211,38 @@ def test_findings():
     assert some.frame()[['severity','rows']].values.tolist()==[['fatal',24],['warning',2],['note',0]]
 
 
+def test_aligned_faces_are_no_leaks(tmp_path, monkeypatch):
+    "Hashes that are near by accident: said once, and no pair of strangers is a warning"
+    from portrait_nb import lint
+    rng = np.random.default_rng(0)
+    waves = .1*rng.normal(size=(600,64)) + rng.normal(size=(600,2))@rng.normal(size=(2,64))
+    hashes = np.packbits(waves>np.median(waves, axis=1, keepdims=True), axis=1).view('>u8').ravel().astype(np.uint64)
+    hashes[599] = hashes[0]
+    df = pd.DataFrame(dict(image=[f'{i}.png' for i in range(600)], split=['train']*400+['gallery']*200, gender='male'))
+    for o in df.image: (tmp_path/o).write_text(o)
+    (tmp_path/'599.png').write_text('0.png')
+    monkeypatch.setattr(lint, 'phash', lambda *args, **kwargs: hashes)
+    found = lint_portraits(df, tmp_path, Tasks([PORTRAIT['gender']]))
+    kinds = {o.check: o for o in found}
+    assert 'similar pictures across train and test' not in kinds and kinds['files across train and test'].severity=='fatal'
+    assert kinds['pictures too alike for the pHash'].severity=='note' and 'chance alone' in kinds['pictures too alike for the pHash'].what
+
+
+def test_a_leak_says_how_many_chance_would_make():
+    from portrait_nb.lint import check_leaks
+    rng = np.random.default_rng(0)
+    waves = .45*rng.normal(size=(900,64)) + .55*rng.normal(size=64)
+    hashes = np.packbits(waves>np.median(waves, axis=1, keepdims=True), axis=1).view('>u8').ravel().astype(np.uint64)
+    df = pd.DataFrame(dict(image=[f'{i}' for i in range(900)], split=['train']*600+['gallery']*300))
+    left = (df.split=='train').to_numpy()
+    for t in range(6, 14, 2):
+        found = [o for o in check_leaks(df, '/dev/null', hashes, np.zeros(900, int), t)]
+        if len(near_pairs(hashes, np.zeros(900, int), left, ~left, t))>20:
+            assert found[0].severity=='note' and 'chance alone would make about' in found[0].what
+            break
+    else: assert False, 'no pairs at all'
+
+
 def test_names_that_look_like_one():
     df = table()
     train, test = df.identity[df.split=='train'].iloc[0], df.index[df.split!='train'][0]

@@ -205,3 +205,29 @@ def test_bad_files(tmp_path, capsys):
     torch.save({'state_dict': Bomb()}, tmp_path/'bomb.pth')
     with pytest.raises(ValueError, match='bomb.pth'): load('bomb.pth')
     assert 'BOOM' not in capsys.readouterr().out
+
+# --- whose numbers are these
+
+def test_digest_follows_the_weights(net):
+    from copy import deepcopy
+    from portrait_nb.model import weights_digest
+    first,copy = weights_digest(net),deepcopy(net)
+    assert weights_digest(copy)==first==weights_digest(net) and len(first)==16
+    seen = {first}
+    for fused in (False, True): # a fused step is not counted by torch's versions
+        for p in copy.parameters(): p.grad = torch.ones_like(p)
+        torch.optim.Adam(copy.parameters(), 1e-6, fused=fused).step()
+        seen.add(weights_digest(copy))
+        other = deepcopy(net); other.load_state_dict(copy.state_dict())
+        assert weights_digest(other)==weights_digest(copy)
+    with torch.no_grad(): next(p for p in copy.parameters() if p.numel()>2000).view(-1)[-1] += 1
+    seen.add(weights_digest(copy))
+    copy.train()(torch.randn(4,3,64,32)); seen.add(weights_digest(copy))
+    with torch.inference_mode(): seen.add(weights_digest(deepcopy(net)))
+    assert len(seen)==5
+    assert weights_digest(net.to(memory_format=torch.channels_last))==first
+
+def test_embed_refuses_what_nobody_normalised(net):
+    for x,words in [(torch.zeros(2,3,64,32,dtype=torch.uint8), 'of torch.uint8'), (torch.rand(2,3,64,32), 'go from'), (255*torch.rand(2,3,64,32), 'go from'),
+                    (torch.randn(2,3,32,64), r'\(2, 3, 32, 64\)'), (torch.randn(3,64,32), r'\(3, 64, 32\)'), (torch.randn(2,1,64,32), 'embed takes normalised')]:
+        with pytest.raises(ValueError, match=words): net.embed(x)
