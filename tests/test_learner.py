@@ -24,16 +24,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, multilab
 from conftest import write_set
 from portrait_nb.analysis import PortraitInterpretation
 from portrait_nb.callbacks import BF16, SkipValidation
-<<<<<<< HEAD
-from portrait_nb.data import normalise, portrait_dls
-from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
-                                 save_portrait_model, score_model)
-from portrait_nb.losses import class_loss
-=======
-from portrait_nb.data import portrait_dls
 from portrait_nb import learner as learner_module
-from portrait_nb.learner import chance_scores, evaluate_model, fss_learner, load_portrait_model, paper_lr, run_model, save_portrait_model, score_model, score_table
->>>>>>> main
+from portrait_nb.data import normalise, portrait_dls
+from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, evaluate_model, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
+                                 save_portrait_model, score_model, score_table)
+from portrait_nb.losses import class_loss
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
