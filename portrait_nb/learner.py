@@ -63,18 +63,13 @@ def _check_training(self:PortraitLearner):
     if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
     if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
     if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
+    for cb in self.cbs:
+        if isinstance(cb, MixHandler): raise NotImplementedError(f"{type(cb).__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
 
 @patch
-def fit(self:PortraitLearner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
-    "fastai's `fit`, once the loaders are seen to fit the network"
+def _do_fit(self:PortraitLearner):
     self._check_training()
-    Learner.fit(self, n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
-
-@patch
-def add_cb(self:PortraitLearner, cb):
-    kind = cb if isinstance(cb, type) else type(cb)
-    if issubclass(kind, MixHandler): raise NotImplementedError(f"{kind.__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
-    return Learner.add_cb(self, cb)
+    Learner._do_fit(self)
 
 # %% ../nbs/14_learner.ipynb #7fbb45b9
 def _learner(dls, model, lr, wd, cbs, **kwargs):
@@ -395,6 +390,13 @@ class GatherPortraits(GatherPredsCallback):
         self.targets.append(labels)
         for folder,o in ((self.save_preds, logits), (self.save_targs, labels)):
             if folder is not None: torch.save(o, Path(folder)/str(self.iter))
+
+    def after_validate(self):
+        self.preds = _joined(self.preds)
+        self.targets = _joined([o[0] for o in self.targets]) if self.targets[0] else None
+        if self.with_input: self.inputs = torch.cat([o[0] for o in self.inputs])
+
+def _joined(batches): return {k: torch.cat([o[k] for o in batches]) for k in batches[0]}
 
 @patch
 def _to_judge(self:PortraitLearner, ds_idx, dl):
