@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'COLUMNS', 'FAULTS', 'AnnotationError', 'AnnotationWarning', 'read_header', 'clean_path', 'matched',
-           'read_annotations', 'write_annotations', 'summarise', 'label_shares', 'plot_labels']
+           'fixed_names', 'read_annotations', 'write_annotations', 'summarise', 'label_shares', 'plot_labels']
 
 # %% ../nbs/01_annotations.ipynb #fa7c27b3
 import codecs, csv as csvlib, difflib, errno, io, os, posixpath, re, stat, time, unicodedata, warnings
@@ -99,7 +99,7 @@ def _records(text):
         except StopIteration: return
         except csvlib.Error as e: cells = str(e)
         first,last = last+1, reader.line_num
-        if any(o.strip() for o in cells): yield first, last, cells
+        if ''.join(cells).strip(): yield first, last, cells
 
 def _read_records(text):
     "All of `_records(text)`, cells of any length"
@@ -464,10 +464,13 @@ def _look_alike(df, ident):
     if pairs: return (f"{_count(len(pairs), 'pair')} of identities that differ only by leading zeros, '.0', case or characters that nobody sees: {shown}; "
                       "if they are one person, write one name")
 
-def _fixed(fixed, tasks):
-    "The sub-tasks in which an identity cannot change; None: gender, if it is one"
+def fixed_names(fixed,      # names of sub-tasks in which a person does not change; None: gender, if it is one of `tasks`
+                tasks:Tasks
+               )->tuple:    # of names; a bare word and a name that no sub-task has are a ValueError
+    "The sub-tasks in which an identity cannot change"
     names = [o.name for o in tasks.attributes]
-    return [o for o in ('gender',) if o in names] if fixed is None else named(fixed, names, 'fixed')
+    if fixed is None: return tuple(o for o in names if o=='gender')
+    return named(fixed, names, 'fixed')
 
 def _doubts(df, tasks, fixed, cameras):
     "All that is odd but may be meant, a sentence each"
@@ -515,7 +518,7 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone
     "Read an annotation table and check all of it: lines, cells, files, and rows against each other"
     if on_error not in ('raise', 'drop'): raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}.")
-    fixed = _fixed(fixed, tasks)
+    fixed = fixed_names(fixed, tasks)
     if not Path(root).is_dir(): raise AnnotationError(f"{root}: there is no such folder; `root` is where the paths in {csv} start from.")
     df,crooked = _table(csv, tasks)
     n_rows = len(df)+len(crooked)
@@ -568,7 +571,7 @@ def label_shares(df:pd.DataFrame, # an annotation table
                 )->pd.DataFrame:  # a row a label: the share of the labelled images that bear it, `train` and `test` (query and gallery)
     "How the labels of `task` are distributed; shares of a multi-label sub-task may sum to more than 1"
     side = np.where(df['split']=='train', 'train', 'test')
-    counts = df.groupby([task.name, side]).size().unstack(fill_value=0).reindex(columns=['train', 'test'], fill_value=0)
+    counts = df.groupby([label_words(df[task.name], task.labels), side]).size().unstack(fill_value=0).reindex(columns=['train', 'test'], fill_value=0)
     labelled = counts.drop(index='', errors='ignore')
     borne = {label: labelled[[label in o.split('|') for o in labelled.index]].sum() for label in task.labels}
     return (pd.DataFrame(borne).T/labelled.sum()).fillna(0)

@@ -7,11 +7,14 @@ __all__ = ['Card', 'md_table', 'cohen_kappa', 'fleiss_kappa', 'agreement', 'card
            'card_groups', 'dataset_card']
 
 # %% ../nbs/05c_card.ipynb #aec5a121
+import re
 import numpy as np
 import pandas as pd
 from .annotations import SPLITS
 from .longtail import imbalance_factor, label_counts, long_tail_score
+from .sources import portrait_sources
 from .tasks import PORTRAIT, Tasks
+from .words import NONE, label_words, words
 
 # %% ../nbs/05c_card.ipynb #192b5ce3
 class Card(str):
@@ -62,7 +65,8 @@ def agreement(annotations:pd.DataFrame, # image, annotator, and a column a sub-t
     _check_annotations(annotations)
     rows = {}
     for t in (o for o in tasks.attributes if o.name in annotations):
-        told = annotations[annotations[t.name].fillna('')!='']
+        said = annotations.assign(**{t.name: label_words(annotations[t.name], t.labels)})
+        told = said[said[t.name]!='']
         told = told[told.groupby('image')['annotator'].transform('size')>=2]
         if not len(told): continue
         asked = [told[t.name].str.split('|').map(lambda o: label in o) for label in t.labels] if t.multilabel else [told[t.name]]
@@ -79,7 +83,10 @@ def _check_annotations(annotations):
 # %% ../nbs/05c_card.ipynb #8f4f2ec5
 def _identity_column(tasks): return tasks.identity.name if tasks.identity else 'identity'
 
-def _known(column): return column[column.notna() & ~column.isin(['','-1'])]
+def _known(column):
+    "What a column says, where it says anything"
+    said = words(column)
+    return said[said!='']
 
 def card_sizes(df, tasks):
     "Images, people and sources, by split"
@@ -91,17 +98,21 @@ def card_sizes(df, tasks):
     return pd.DataFrame([row(df if o=='all' else df[df['split']==o]) for o in splits], index=pd.Index(splits, name='split')).astype(object)
 
 # %% ../nbs/05c_card.ipynb #6bb1379e
+def _label_shares(counts, labelled, task):
+    "How many of the `labelled` train portraits bear each label, in words"
+    shares = [f"{'none of these' if o==NONE else o} {n/max(1, labelled):.0%}" for o,n in counts['train'].drop('').items()]
+    return ' · '.join(shares) + (' (several at once)' if task.multilabel else '')
+
 def card_labels(df, tasks):
     "The distribution of labels in train, its imbalance, and the share without a label in train and in the test"
     rows = {}
     for t in tasks.attributes:
         counts = label_counts(df, t)
-        train,borne = counts['train'],counts['train'].drop('')
-        labelled = [(df['split']==o).sum()-counts.loc['',o] for o in SPLITS]
-        test = counts.loc['',['query','gallery']].sum()/max(1, (df['split']!='train').sum())
-        shares = ' · '.join(f'{k} {v/max(1,labelled[0]):.0%}' for k,v in borne.items())
-        rows[t.name] = [shares+(' (several at once)' if t.multilabel else ''), f'{imbalance_factor(borne):.1f} : 1' if borne.min() else 'a label is never used',
-                        f"{train['']/max(1, labelled[0]+train['']):.0%}", f'{test:.0%}']
+        n_train,n_test = (df['split']=='train').sum(), (df['split']!='train').sum()
+        borne,empty = counts.loc[list(t.labels),'train'], counts.loc['']
+        factor = f'{imbalance_factor(borne):.1f} : 1' if borne.min() else 'a label is never used'
+        rows[t.name] = [_label_shares(counts, n_train-empty['train'], t), factor,
+                        f"{empty['train']/max(1, n_train):.0%}", f"{(empty['query']+empty['gallery'])/max(1, n_test):.0%}"]
     return pd.DataFrame.from_dict(rows, orient='index', columns=['labels in train','largest : smallest','train without','test without']).rename_axis('sub-task')
 
 # %% ../nbs/05c_card.ipynb #8777ebb3
@@ -117,17 +128,39 @@ def card_similar(df):
 def card_groups(df, tasks, by=('gender','age')):
     "Train portraits by two sub-tasks, rows and columns in the order of their labels"
     train = df[df['split']=='train']
-    told = train[(train[by[0]]!='') & (train[by[1]]!='')]
+    told = pd.DataFrame({o: label_words(train[o], tasks[o].labels) for o in by})
+    told = told[(told!='').all(axis=1)]
     counts = pd.crosstab(told[by[0]], told[by[1]]).reindex(index=list(tasks[by[0]].labels), columns=list(tasks[by[1]].labels), fill_value=0)
     return counts.rename_axis(by[0]).rename_axis(None, axis=1)
 
-def _rarest(counts):
+_SIDES = dict(skin=('skin',), disability=('disab',), origin=('race', 'ethnic', 'origin', 'nation')) # how the names of such sub-tasks begin
+
+def _unnamed(tasks):
+    "Which sides of people no sub-task names, as a sentence"
+    words = [o for t in tasks.attributes for o in re.split('[^a-z]+', t.name.casefold())]
+    lost = [side for side,begins in _SIDES.items() if not any(o.startswith(begins) for o in words)]
+    return f" What the table does not name ({', '.join(lost)}) is not counted here, and may be as uneven." if lost else ''
+
+def _rarest(counts, tasks):
     low,high = counts.stack().idxmin(),counts.stack().idxmax()
-    return f"Fewest: {' '.join(low)}, {counts.loc[low]:,}; most: {' '.join(high)}, {counts.loc[high]:,}. What the table does not name (skin, disability, origin) is not counted here, and may be as uneven."
+    return f"Fewest: {' '.join(low)}, {counts.loc[low]:,}; most: {' '.join(high)}, {counts.loc[high]:,}." + _unnamed(tasks)
 
 # %% ../nbs/05c_card.ipynb #c7e6e938
 _UNSAID = dict(licence="**Not stated.** Without a licence nobody may use or pass on these portraits; ask whoever made them.",
                consent="**Not stated.** Whether the people shown agreed to be in this set is not known; do not publish it, or what was trained on it, before it is.")
+
+def _terms(licence, consent, source_set):
+    "What is known of licence and consent; the terms of a public set that a reader of ours has read are in `portrait_sources()`"
+    known = portrait_sources()
+    if licence is None and source_set in known.index:
+        owners = known.loc[source_set]
+        licence = f"{owners['terms']} (so its owners say of {source_set}; ask them before you rely on it)\n- Homepage: {owners['homepage']}"
+    return f"- Licence: {licence or _UNSAID['licence']}\n- Consent: {consent or _UNSAID['consent']}"
+
+def _sizes(df, tasks):
+    sizes = card_sizes(df, tasks)
+    lts = "LTS .2 is the share of identities that hold a fifth of the identified images, over a fifth: 1 if all have as many, towards 0 the longer the tail."
+    return [md_table(sizes), lts if sizes.loc['all','identities'] else '']
 
 def _first_line(df, tasks):
     people,sources = _known(df[_identity_column(tasks)]),_known(df['source']) if 'source' in df else df['image'][:0]
@@ -138,8 +171,9 @@ def _checked(df, tasks):
     needed = list(dict.fromkeys(['image','split',_identity_column(tasks),*(t.name for t in tasks.attributes)]))
     lost = [o for o in needed if o not in df]
     if lost: raise ValueError(f"The table has no column '{lost[0]}'; pass tasks= with the sub-tasks it has. Its columns are {', '.join(map(str, df))}.")
-    df = df[needed+[o for o in ('source','group') if o in df]].astype(object)
-    return df.where(df.notna(), '').astype(str)
+    df = df[needed+[o for o in ('source','group') if o in df]]
+    labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
+    return df.assign(**{o: words(df[o]) for o in df if o not in labels}, **labels)
 
 def _pair(tasks, by):
     "The two sub-tasks to count against each other, or None"
@@ -152,19 +186,19 @@ def dataset_card(df:pd.DataFrame,    # annotation table
                  tasks:Tasks=PORTRAIT, # its sub-tasks
                  title:str='Dataset card',
                  about:str='',       # a paragraph of your own: what it is, who made it, what for
-                 licence:str=None,   # under which terms the portraits may be used; None: the card says that it is not stated
+                 licence:str=None,   # under which terms the portraits may be used; None: those of a public set, or the card says that they are not stated
                  consent:str=None,   # how the people shown agreed; None: the card says that it is not stated
                  annotations:pd.DataFrame=None, # who said what, see `agreement`
                  by=None             # two sub-tasks to count against each other; None: gender and age, if they are there
                 )->Card:             # Markdown; a notebook renders it
     "The one page that a careful user of a data set wants"
+    terms = _terms(licence, consent, df.attrs.get('source_set'))
     df,by = _checked(df, tasks),_pair(tasks, by)
     agree = "Not known: no table of labels by annotator was given." if annotations is None else agreement(annotations, tasks)
     told = [f"# {title}", about, _first_line(df, tasks),
-            "## Licence and consent", f"- Licence: {licence or _UNSAID['licence']}\n- Consent: {consent or _UNSAID['consent']}",
-            "## Sizes", md_table(card_sizes(df, tasks)), "LTS .2 is the share of identities that hold a fifth of the identified images, over a fifth: 1 if all have as many, towards 0 the longer the tail."]
+            "## Licence and consent", terms, "## Sizes", *_sizes(df, tasks)]
     if tasks.attributes: told += ["## Labels", md_table(card_labels(df, tasks))]
     told += ["## Similar frames", card_similar(df)]
-    if by: told += [f"## {by[0]} and {by[1]} in train", md_table(groups := card_groups(df, tasks, by)), _rarest(groups)]
+    if by: told += [f"## {by[0]} and {by[1]} in train", md_table(groups := card_groups(df, tasks, by)), _rarest(groups, tasks)]
     told += ["## Agreement of annotators", agree if isinstance(agree, str) else md_table(agree) if len(agree) else "Not known: no image was labelled by two annotators."]
     return Card('\n\n'.join(o for o in told if o)+'\n')

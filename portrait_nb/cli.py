@@ -258,11 +258,11 @@ def _report(scores, fname=None):
         print(f'\nWritten to {fname}')
 
 # %% ../nbs/30_cli.ipynb #c84b70d8
-def _table_and_faults(csv, root, tasks):
+def _table_and_faults(csv, root, tasks, cameras=False):
     "The table, and what `read_annotations` refuses in it ('' if nothing)"
     import pandas as pd
     from portrait_nb.annotations import AnnotationError, read_annotations
-    try: return read_annotations(csv, root, tasks), ''
+    try: return read_annotations(csv, root, tasks, cameras=cameras), ''
     except AnnotationError as e: faults = str(e)
     try: return pd.read_csv(csv, dtype=str, keep_default_na=False, encoding='utf-8-sig'), faults
     except ValueError: raise ValueError(faults) from None
@@ -282,7 +282,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     from portrait_nb.lint import lint_portraits
     _one_of(sampling=(sampling, ('random','pk','shuffle')))
     tasks,root = _asked_tasks(tasks, annotations), Path(root or Path(annotations).parent)
-    df,faults = _table_and_faults(annotations, root, tasks)
+    df,faults = _table_and_faults(annotations, root, tasks, cameras)
     if faults: print(f'fatal: {faults}\n')
     found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
     print(found)

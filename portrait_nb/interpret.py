@@ -22,6 +22,7 @@ from .learner import load_portrait_model
 from .model import PortraitNet
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
 from .tasks import Tasks
+from .words import label_words, word
 
 # %% ../nbs/21_interpret.ipynb #c455e6ed
 @dataclass
@@ -145,8 +146,7 @@ def _draw_bars(ax, portrait, actual):
     for y,t in enumerate(portrait.tasks.attributes):
         p = max(portrait.probabilities[t.name].values())
         ax.barh(y, p, color=aspect_colour(t.aspect, portrait.tasks.aspects), alpha=.85, height=.62)
-        truth = actual.get(t.name, '')
-        truth = truth if isinstance(truth, str) else ''
+        truth = label_words([actual.get(t.name)], t.labels)[0]
         given = portrait.labels[t.name]
         right = set(truth.split('|'))==set(given if isinstance(given, list) else [given])
         ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK)
@@ -157,7 +157,7 @@ def _draw_bars(ax, portrait, actual):
 
 def _draw_found(ax, img, row, identity):
     ax.imshow(img)
-    known = getattr(row, 'identity', '')
+    known,identity = word(getattr(row, 'identity', '')),word(identity)
     colour = '#bbbbbb' if not identity or not known else RIGHT if known==identity else WRONG
     for s in ax.spines.values(): s.set(visible=True, color=colour, linewidth=3)
     ax.set(xticks=[], yticks=[])

@@ -16,8 +16,9 @@ from fractions import Fraction
 from itertools import accumulate
 from matplotlib.patches import Patch
 from .annotations import SPLITS
-from .style import INK, OTHER_COLOURS, aspect_colour, chart
+from .style import INK, OTHER_COLOURS, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
+from .words import NONE, label_words, words
 
 # %% ../nbs/05_longtail.ipynb #2df4bf1b
 def _whole(count, i):
@@ -120,8 +121,10 @@ def _part(df, split, *columns):
     return df[df['split']==split]
 
 def _identified(df, split, identity, *columns):
+    "The rows of named people; these columns as words"
     part = _part(df, split, identity, *columns)
-    return part[part[identity].notna() & ~part[identity].isin(['', '-1'])]
+    part = part.assign(**{o: words(part[o]) for o in (identity, *columns)})
+    return part[part[identity]!='']
 
 # %% ../nbs/05_longtail.ipynb #3d714494
 def identity_counts(df:pd.DataFrame, # an annotation table
@@ -152,6 +155,7 @@ def plot_identities(df:pd.DataFrame, # an annotation table
                    ):
     "Draw the images of every identity, film by film"
     counts = identities_by_source(df, split, identity)
+    if counts.empty: return plot_nothing(f"Nobody is identified{f' in {split}' if split else ''}: the column {identity!r} names no one.", caption)
     edge = _sizes(counts.images)[head_classes(counts.images, k)-1]
     with chart(figsize=(10,3.3), caption=caption) as (_,ax):
         films = list(counts.groupby('source', sort=False))
@@ -164,27 +168,37 @@ def plot_identities(df:pd.DataFrame, # an annotation table
 # %% ../nbs/05_longtail.ipynb #fa27e590
 def label_counts(df:pd.DataFrame, # an annotation table
                  task             # one of its sub-tasks, not the identity
-                )->pd.DataFrame:  # images: a row a label, and a last one "" for those without; a column a split
+                )->pd.DataFrame:  # images: a row a label, "-" for none of several where the table says so, and a last one "" for those without; a column a split
     "How many images of each split bear each label of `task`"
     part = _part(df, None, task.name)
-    borne = part[[task.name,'split']].assign(label=part[task.name].str.split('|')).explode('label')
-    counts = pd.crosstab(borne['label'], borne['split'])
-    for o in counts.index.drop('', errors='ignore'): task.index(o)
-    return counts.reindex(index=[*task.labels, ''], columns=list(SPLITS), fill_value=0)
+    part = part[['split']].assign(cell=label_words(part[task.name], task.labels))
+    cells = part.groupby(['cell', 'split'], observed=True).size().rename('images').reset_index() # a row for each distinct cell and split
+    borne = cells.assign(label=cells['cell'].str.split('|')).explode('label')
+    counts = borne.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
+    rows = [*task.labels, *([NONE] if task.multilabel and NONE in counts.index else []), '']
+    for o in sorted(set(counts.index)-set(rows)): task.index(o)
+    return counts.reindex(index=rows, columns=list(SPLITS), fill_value=0)
 
 # %% ../nbs/05_longtail.ipynb #30359f5c
 SHADES = dict(zip(SPLITS, (1., .62, .3))) # how strong the colour of each split is
 NO_LABEL = '#b5b5b5'
 
-def _plot_counts(ax, df, task, colour):
+def _row_name(label):
+    "What stands beside the bar of a row of `label_counts`"
+    special = {NONE: 'none of these', '': 'no label'}
+    return special.get(label, label if len(label)<16 else label[:14]+'…')
+
+def _plot_counts(ax, counts, task, colour, n_images):
     "Bars of `label_counts`, the splits end to end; a label's share is of the labelled images, that of those without one of all"
-    counts = label_counts(df, task)
-    y,total,left = np.arange(len(counts)), counts.sum(axis=1).to_numpy(), counts.cumsum(axis=1)-counts
-    for split,shade in SHADES.items(): ax.barh(y, counts[split], left=left[split], color=[colour]*task.n_labels+[NO_LABEL], alpha=shade, height=.72)
-    of = np.maximum(1, [len(df)-total[-1]]*task.n_labels + [len(df)])
-    for i,n in enumerate(total): ax.text(n, i, f' {n/of[i]:.1%}', va='center', fontsize=7, color='#555555')
-    factor = f'{imbalance_factor(total[:-1]):.1f} : 1' if total[:-1].min() else 'a label is never used'
-    ax.set(yticks=y, yticklabels=[*(o if len(o)<16 else o[:14]+'…' for o in task.labels), 'no label'], title=f'{task.name}   {factor}', xlim=(0, 1.25*max(1, total.max())))
+    y,total,left = np.arange(len(counts)), counts.sum(axis=1), counts.cumsum(axis=1)-counts
+    colours = [colour if o in task.labels else NO_LABEL for o in counts.index]
+    for split,shade in SHADES.items(): ax.barh(y, counts[split], left=left[split], color=colours, alpha=shade, height=.72)
+    for i,(label,n) in enumerate(total.items()):
+        of = n_images-total[''] if label else n_images
+        ax.text(n, i, f' {n/max(1, of):.1%}', va='center', fontsize=7, color='#555555')
+    borne = total[list(task.labels)]
+    factor = f'{imbalance_factor(borne):.1f} : 1' if borne.min() else 'a label is never used'
+    ax.set(yticks=y, yticklabels=map(_row_name, counts.index), title=f'{task.name}   {factor}', xlim=(0, 1.25*max(1, total.max())))
     ax.locator_params(axis='x', nbins=4)
     ax.grid(axis='y', visible=False)
 
@@ -195,11 +209,13 @@ def plot_label_counts(df:pd.DataFrame, # an annotation table
                      ):
     "Draw how many images bear each label of every attribute; in the title, the imbalance factor"
     shown = tasks.attributes
+    if not shown: return plot_nothing('The identity is the only sub-task, and it has no labels to count; plot_identities draws it.', caption)
     cols = min(cols, len(shown))
-    most = [max(o.n_labels for o in shown[i:i+cols]) for i in range(0, len(shown), cols)]
-    with chart(len(most), cols, figsize=(2.6*cols, sum(.95+.2*o for o in most)+.3), caption=caption, squeeze=False, height_ratios=[o+1.2 for o in most]) as (fig,axs):
+    counts = [label_counts(df, o) for o in shown]
+    most = [max(map(len, counts[i:i+cols])) for i in range(0, len(shown), cols)]
+    with chart(len(most), cols, figsize=(2.6*cols, sum(.75+.2*o for o in most)+.3), caption=caption, squeeze=False, height_ratios=[o+.2 for o in most]) as (fig,axs):
         for i,(ax,o) in enumerate(zip(axs.flat, shown)):
-            _plot_counts(ax, df, o, aspect_colour(o.aspect, tasks.aspects))
-            ax.set_ylim(most[i//cols]+.6, -.6)
+            _plot_counts(ax, counts[i], o, aspect_colour(o.aspect, tasks.aspects), len(df))
+            ax.set_ylim(most[i//cols]-.4, -.6)
         for ax in axs.flat[len(shown):]: ax.set_axis_off()
         fig.legend(handles=[Patch(color=INK, alpha=a, label=o) for o,a in SHADES.items()], loc='outside upper right', ncols=3)

@@ -20,6 +20,7 @@ from fastprogress.fastprogress import progress_bar
 from torch import Tensor
 from torch.nn.functional import linear
 from .tasks import PORTRAIT, Tasks
+from .words import words
 
 # %% ../nbs/12_metrics.ipynb #dd5cefa5
 TIE = 1e-9
@@ -81,13 +82,8 @@ def _codes(query, gallery, n_query, n_gallery, what):
         values = np.concatenate([x.cpu() if isinstance(x, Tensor) else x for x in (query,gallery)])
         codes = np.where(values==-1, -1, pd.factorize(values)[0])
         return codes[:n_query], codes[n_query:]
-    values = np.array([o for x in (query,gallery) for o in (x if isinstance(x, list) else x.tolist() if hasattr(x, 'tolist') else list(x))], object)
-    unknown = pd.isna(values)
-    unknown[~unknown] = [o in ('', '-1', -1) for o in values[~unknown]]
-    values[unknown] = None
-    if len({isinstance(o, str) for o in values[~unknown]})>1:
-        raise ValueError(f"query_{what} and gallery_{what} mix numbers and strings, which never match: use one kind.")
-    codes,_ = pd.factorize(values)
+    values = np.concatenate([words(x).to_numpy(object) for x in (query,gallery)])
+    codes,_ = pd.factorize(np.where(values=='', None, values))
     return codes[:n_query], codes[n_query:]
 
 def _equal(code, codes): return (codes==code) & (codes>=0)
@@ -337,11 +333,13 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
     return _summary(scores, codes[0][0], query_ids, ks, no_match)
 
 # %% ../nbs/12_metrics.ipynb #dc5d43c9
+def _is_rank(k): return isinstance(k, (int,float,np.number)) and k>=1 and k%1==0
+
 def _check_options(ks, ap, chunk, ties, no_match):
     for name,value,options in (('ap',ap,('plain','trapezoid')), ('ties',ties,('pessimistic','expected')), ('no_match',no_match,('skip','zero'))):
         if value not in options: raise ValueError(f"{name} must be {options[0]!r} or {options[1]!r}, got {value!r}.")
-    if any(k!=int(k) or k<1 for k in ks): raise ValueError(f"ks must be whole numbers from 1 on, got {ks}.")
-    if chunk is not None and (chunk!=int(chunk) or chunk<1): raise ValueError(f"chunk must be a whole number from 1 on, got {chunk}.")
+    if not np.iterable(ks) or not all(map(_is_rank, ks)): raise ValueError(f"ks must be a list of whole numbers from 1 on, such as (1, 5, 10), got {ks!r}.")
+    if chunk is not None and not _is_rank(chunk): raise ValueError(f"chunk must be a whole number from 1 on, got {chunk}.")
     return [int(k) for k in ks]
 
 ROOM = 2**24

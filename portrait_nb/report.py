@@ -20,12 +20,13 @@ from .metrics import RetrievalScores, _array, _codes, _one_hot, accuracy, macro_
 from .pictures import open_picture
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
+from .words import named, words
 
 # %% ../nbs/12b_report.ipynb #1994f572
 def _clusters(query_ids, image_ids, groups=()):
     "Numbers of the people of both lists; the unidentified of a shot are one person, or without shots each is alone"
     n = len(query_ids)
-    shots = [*['']*n, *(groups if len(groups) else ['']*len(image_ids))]
+    shots = [*['']*n, *(words(groups) if len(groups) else ['']*len(image_ids))]
     ids = np.concatenate(_codes(query_ids, image_ids, n, len(image_ids), 'identities')).tolist()
     codes,_ = pd.factorize(pd.Series([o if o!=-1 else f'shot {s}' if s!='' else f'nobody {i}' for i,(o,s) in enumerate(zip(ids, shots))], dtype=object))
     return codes[:n],codes[n:],codes.max(initial=-1)+1
@@ -257,12 +258,12 @@ FEW = 5 # people below which an interval would promise too much
 
 def _grouped(groups, n):
     "`(names, at)`: the groups, sorted, and (n,) the number of each portrait's, -1 where a name is missing"
-    table = pd.DataFrame({k: pd.Series(list(v), dtype=object) for k,v in groups.items()})
+    table = pd.DataFrame({k: words(v).reset_index(drop=True) for k,v in groups.items()})
     if len(table)!=n: raise ValueError(f"groups name {len(table)} portraits, and there are {n}.")
-    named = (table.notna() & (table!='')).all(axis=1).to_numpy()
+    known = (table!='').all(axis=1).to_numpy()
     at = np.full(n, -1)
-    at[named] = table[named].groupby(list(groups)).ngroup()
-    return list(table[named].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at
+    at[known] = table[known].groupby(list(groups)).ngroup()
+    return list(table[known].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at
 
 def _group_sums(at, n_groups, predicted, actual, n_labels, who, n_people):
     "(people, groups, 2+3*n_labels) sums: portraits, errors, and of each label hits, claims, borne"
@@ -460,6 +461,7 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
     "Everything of this notebook about one model"
     actual = {k: _array(a) for k,(_,a) in labels.items()}
     can = [k for k in actual if actual[k].ndim==1]
+    named(by or (), actual, 'by')
     if odd := [k for k in by or () if k not in can]: raise ValueError(f"no subgroups can be made by '{odd[0]}'; there are {', '.join(can) or 'no sub-tasks of one label a portrait'}.")
     by = [k for k in ('gender','age') if k in can] if by is None else list(by)
     report = dict(intervals=score_intervals(found, labels, identities, tasks, groups=groups, **kwargs) if found or labels else pd.DataFrame(), labels=pd.DataFrame())

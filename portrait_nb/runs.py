@@ -333,7 +333,7 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
-    df = read_annotations(config['annotations'], config['root'], tasks, on_error='drop' if config['drop'] else 'raise')
+    df = read_annotations(config['annotations'], config['root'], tasks, on_error='drop' if config['drop'] else 'raise', cameras=config['cameras'])
     if len(df)!=config.setdefault('rows', len(df)): raise RunError(f"{len(df):,} rows of '{config['annotations']}' can be used, {config['rows']:,} could when the run was begun: put all pictures back where they were, or say where they are now (in a shell: --root).")
     if isinstance(loading.get('augment'), dict): loading['augment'] = Augment(loading.get('size', (256,128)), **loading['augment'])
     set_seed(config['seed']) # the loaders that are not shuffled draw their generators too

@@ -9,6 +9,7 @@ __all__ = ['gradient_lengths', 'DynamicWeights', 'label_shares', 'train_shares',
 import pandas as pd
 import torch
 from fastai.basics import *
+from .callbacks import TidyCallback
 from .losses import PortraitLoss, class_loss
 from .model import start_bias
 
@@ -28,13 +29,12 @@ def gradient_lengths(model,                 # a `PortraitNet`
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('sub-task')
 
 # %% ../nbs/13b_weighting.ipynb #e813f8da
-class DynamicWeights(Callback):
+class DynamicWeights(TidyCallback):
     "Dynamic weight average: what falls slowly weighs more; for `PortraitLoss(weighting='dwa')`, beside a `LossRecorder`"
     order = 52 # after LossRecorder
     def __init__(self, temperature:float=2.): self.temperature = temperature # higher: more even
 
     def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder')
         if self.loss_func.weighting!='dwa' or not hasattr(self.learn, 'loss_recorder'): raise ValueError("DynamicWeights writes the weights of PortraitLoss(weighting='dwa') by what a LossRecorder has kept: the Learner needs both.")
 
     def before_train(self):

@@ -66,7 +66,7 @@ def words(cells,       # a column, an array, a tensor or a list
           known=()     # as of `word`
          )->pd.Series: # of str, under the same index; '' where it is not known
     "`word` of every cell"
-    return _by_value(cells, partial(word, known=known))
+    return _by_value(cells, partial(word, known=frozenset(known)))
 
 # %% ../nbs/00_words.ipynb #b3aae712
 def label_words(cells,       # a column of an attribute: labels, or 'a|b' where several hold

@@ -306,3 +306,58 @@ def test_summarise_and_figure():
     assert told.loc['images'].tolist() == [1,1,0,2] and told.loc['without identity','all'] == 1 and told.loc['without age','all'] == 2
     assert (label_shares(df, PORTRAIT['age']) == 0).all(axis=None)
     plot_labels(df, PORTRAIT)
+
+# -- names
+
+@pytest.mark.parametrize('other', ['0002', '2\u00a0', 'Two', '２'])
+def test_identities_that_look_like_one_are_named(read, other):
+    one = 'two' if other == 'Two' else '2'
+    same = other.strip() == one
+    rows = f'a.jpg,train,{one},male,\nb.jpg,query,{other},male,\nc.jpg,gallery,{other},male,\n'
+    if same:
+        with pytest.raises(AnnotationError, match='is also in query'): read(rows)
+        return
+    with pytest.warns(AnnotationWarning) as told: read(rows)
+    sentence = next(str(o.message) for o in told if 'identities that differ only' in str(o.message))
+    assert f"{one!r} (train, line 2) and {other!r} (query, line 3)" in sentence
+
+def test_identities_that_differ_draw_no_warning(read):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AnnotationWarning)
+        read('a.jpg,train,ann,male,\nb.jpg,train,anna,male,\nc.jpg,train,20,male,\nd.jpg,train,2,male,\n')
+
+@pytest.mark.parametrize('cell, name', [('ann\u200b','U+200B ZERO WIDTH SPACE'), ('\ufeffann','U+FEFF'), ('an\u00adn','U+00AD SOFT HYPHEN')])
+def test_unseen_characters_are_named(read, cell, name):
+    with pytest.raises(AnnotationError) as e: read(f'a.jpg,train,ann,male,\nb.jpg,train,{cell},male,\n')
+    assert name in str(e.value) and places(e.value.faults) == [(3, 'identity')]
+
+def test_a_name_may_need_a_joiner(read): assert read('a.jpg,train,علی\u200cرضا,male,\n').identity[0] == 'علی\u200cرضا'
+
+def test_a_folder_that_a_mac_took_apart_is_found(tmp_path):
+    folder = tmp_path/'a\u0308'
+    folder.mkdir()
+    Image.new('RGB', (8,8)).save(folder/'1.png')
+    (tmp_path/'t.csv').write_text('image,split,identity,gender,mood\n\u00e4/1.png,train,1,,\n', encoding='utf-8')
+    with pytest.raises(AnnotationError, match=r"on the disk it is 'a\\u0308/1.png'"): read_annotations(tmp_path/'t.csv', tmp_path, TASKS)
+    (tmp_path/'t.csv').write_text('image,split,identity,gender,mood\nA\u0308/1.PNG,train,1,,\n', encoding='utf-8')
+    with pytest.raises(AnnotationError, match='did you mean'): read_annotations(tmp_path/'t.csv', tmp_path, TASKS)
+
+def test_fixed_is_a_list_of_sub_tasks(read, tmp_path):
+    text = 'a.jpg,train,1,male,\nb.jpg,train,1,female,\n'
+    for fixed,said in (('gender', r"write fixed=\['gender'\]"), (['Gender'], "did you mean 'gender'"), (['hat'], 'there are gender, mood')):
+        with pytest.raises(ValueError, match=said): read(text, fixed=fixed)
+    for fixed in (None, ['gender']):
+        with pytest.warns(AnnotationWarning, match='more than one gender'): read(text, fixed=fixed)
+
+def test_a_match_is_of_another_group_and_camera():
+    df = pd.DataFrame([['query','ann','1',''], ['query','bob','1','x'], ['query','cy','1','x'], ['gallery','ann','1','y'], ['gallery','ann','2','z'], ['gallery','bob','1','y'], ['gallery','bob','2','x'],
+                       ['gallery','cy','1','x'], ['gallery','cy','3','y']], columns=['split','identity','source','group'])
+    assert matched(df).tolist() == [True, True, True] and matched(df, cameras=True).tolist() == [True, False, True]
+    assert matched(df.assign(source=df.source.astype(float)), cameras=True).tolist() == [True, False, True]
+
+def test_cameras_are_told_as_they_are_counted(read):
+    text = 'a.jpg,query,1,,,s1\nb.jpg,gallery,1,,,s1\n'
+    def told(**kwargs):
+        with pytest.warns(AnnotationWarning) as found: read('image,split,identity,gender,mood,source\n'+text, header='', **kwargs)
+        return [str(o.message) for o in found]
+    assert told(cameras=True)[0].count('from another camera') == 1

@@ -35,6 +35,28 @@ def test_the_page():
         if line.startswith('|'): assert line.endswith('|')
     assert dataset_card(table()).count('**Not stated.**')==2
 
+def test_a_public_set_has_its_terms():
+    df = table()
+    df.attrs['source_set'] = 'celeba'
+    card = dataset_card(df)
+    assert '- Licence: non-commercial research only' in card and '- Homepage: https://mmlab' in card and card.count('**Not stated.**')==1
+    assert 'Homepage' not in dataset_card(df, licence='CC0')
+    df.attrs['source_set'] = 'no set of ours'
+    assert dataset_card(df)==dataset_card(table())
+
+def test_what_the_card_does_not_count():
+    two = lambda name: Tasks([*PORTRAIT, Task(name, 'appearance', ['a','b'])])
+    assert '(skin, disability)' in dataset_card(table().assign(race='a'), two('race'))
+    assert '(skin, disability, origin)' in dataset_card(table().assign(embrace='a'), two('embrace'))
+    assert 'LTS .2 is' in dataset_card(table()) and 'LTS .2 is' not in dataset_card(table().assign(identity=''))
+
+def test_none_of_these_in_the_card():
+    none = table().assign(expression=['-','']*30)
+    row = card_labels(none, PORTRAIT).loc['expression']
+    assert 'none of these 100%' in row['labels in train'] and row['train without']=='50%' and row['largest : smallest']=='a label is never used'
+    told = pd.DataFrame(dict(image=['a','a','b','b'], annotator=['x','y']*2, expression=['-','-','-','fear']))
+    assert agreement(told, PORTRAIT).loc['expression','images']==2
+
 def test_a_card_for_other_tables():
     df = table()
     assert 'LTS' in dataset_card(df.drop(columns=['source','group']))

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest, torch
 from fastai.basics import Learner
 from PIL import Image
+import torch
 from torch import nn
-from portrait_nb.data import (Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
+from portrait_nb.data import (_told, Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
 from portrait_nb.losses import PortraitLoss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
@@ -86,6 +87,11 @@ def test_encode_against_a_loop():
             if t.multilabel: assert row.tolist()==([-1.]*t.n_labels if not c else [float(o in c.split('|')) for o in t.labels])
             else: assert row.item()==(t.labels.index(c) if c else -1)
     assert encode_labels(pd.Series([],dtype=str), PORTRAIT['expression']).shape==(0,7)
+
+def test_none_of_these_is_a_row_of_zeros():
+    bag = Task('bag', 'appearance', ['hat','glasses'], multilabel=True)
+    assert encode_labels(pd.Series(['-','','hat']), bag).tolist()==[[0,0],[-1,-1],[1,0]]
+    assert _told(bag, torch.zeros(2))!=_told(bag, -torch.ones(2))
 
 def test_many_identities_are_quick():
     names = [f'{i:06d}' for i in range(30_000)]

@@ -116,10 +116,29 @@ def test_copies_and_likenesses(root):
     ImageEnhance.Brightness(Image.open(root/'5.png')).enhance(.7).save(root/'21.png')
     shutil.copy(root/'7.png', root/'8.png') # twice in train is no leak
     both = found(table(), root)
-    assert set(both)=={'files across train and test','similar pictures across train and test'}
-    a,b = both.values()
+    assert set(both)=={'files across train and test','similar pictures across train and test','copies that disagree'} # the copies are of other people
+    a,b = both['files across train and test'],both['similar pictures across train and test']
     assert a.severity=='fatal' and a.rows[['image','like','distance']].values.tolist()==[['20.png','3.png',0]]
     assert b.severity=='warning' and b.rows[['image','like']].values.tolist()==[['21.png','5.png']] and b.rows.distance.iloc[0]<=6
+
+def test_copies_that_disagree(root):
+    for o in (7, 9, 11): shutil.copy(root/'3.png', root/f'{o}.png') # rows of t3, t1, t3
+    df = table(); df.loc[7,'gender'] = ''; df.loc[11,'mood'] = df.mood[3]; df.loc[[7,9],'mood'] = '-'
+    o = found(df, root)['copies that disagree']
+    assert o.severity=='warning' and o.what.startswith('1 picture is in the table more than once')
+    assert o.rows[['image','copy_of']].values.tolist()==[['7.png','3.png'],['9.png','3.png']]
+    assert o.rows.differs.tolist()==['mood: -, there glad', 'identity: t1, there t3']
+    df.loc[[3,7,9,11], ['identity','gender','mood']] = ['t3','male','glad']
+    assert 'copies that disagree' not in found(df, root)
+
+def test_empty_cells_where_several_hold():
+    df = table(); df.loc[:7,'mood'] = ''
+    o = found(df)['none of these never said']
+    assert o.severity=='note' and '8 of 24 cells are empty' in o.what and len(o.rows)==8
+    df.loc[0,'mood'] = '-'
+    assert 'none of these never said' not in found(df) and 'nothing to learn' not in found(df.assign(mood=['glad','-']*12))
+    assert 'none of its labels' in found(df.assign(mood='-'))['nothing to learn'].what
+    assert 'none of these never said' not in found(table().assign(gender=['male','']*12)) # where one label holds, an empty cell is not known
 
 def test_a_query_and_its_neighbour_frame(root):
     shutil.copy(root/'16.png', root/'18.png') # q0 in query and gallery
@@ -128,7 +147,7 @@ def test_a_query_and_its_neighbour_frame(root):
     o = found(df, root)['similar frames without a group']
     assert o.severity=='warning' and o.rows[['image','like']].values.tolist()==[['18.png','16.png']]
     df.loc[18,'group'] = df.group[16]
-    assert found(df, root)=={}
+    assert set(found(df, root))=={'copies that disagree'}
     assert 'similar frames without a group' in found(df.assign(group=''), root)
     assert 'similar frames without a group' not in found(table(), root, cameras=True) # one camera, taken out by the rule
 
@@ -190,3 +209,27 @@ def test_findings():
     assert [o.check for o in some]==['f','w','n'] and some.fatal and some.summary=='1 fatal, 1 warning, 1 note'
     assert '19 more' in str(some) and '&lt;F&gt;' in some._repr_html_() and str(some).endswith(some.summary)
     assert some.frame()[['severity','rows']].values.tolist()==[['fatal',24],['warning',2],['note',0]]
+
+
+def test_names_that_look_like_one():
+    df = table()
+    train, test = df.identity[df.split=='train'].iloc[0], df.index[df.split!='train'][0]
+    df.loc[test, 'identity'] = train.upper()
+    o = found(df)['alike identity across splits']
+    assert o.severity=='fatal' and set(o.rows.identity)=={train, train.upper()} and repr(train) in o.what and repr(train.upper()) in o.what
+    df = table()
+    df.loc[df.index[df.identity==train][0], 'identity'] = train+'\u200b'
+    assert found(df)['alike identity'].severity=='warning'
+    assert found(table().assign(source=['1','01']*(len(table())//2)))['alike source'].severity=='warning'
+    assert not [o for o in found(table()) if o.startswith('alike')]
+
+
+def test_one_person_alone_in_train():
+    df = table()
+    df = df.assign(identity=df.identity.where(df.split!='train', 'ann'))
+    assert found(df)['nothing to learn'].severity=='fatal' and 'nobody to tell apart' in found(df)['nothing to learn'].what
+
+
+def test_fixed_names():
+    for fixed,said in (('gender', 'is one word'), (['Gender'], "did you mean 'gender'")):
+        with pytest.raises(ValueError, match=said): found(table(), fixed=fixed)

@@ -164,4 +164,12 @@ def test_figures_of_odd_tables(album, drawn):
     plot_label_counts(album.assign(mood=''), Tasks([MOOD]))
     plot_label_counts(album.iloc[:0], Tasks([MOOD]))
     assert 'never used' in drawn[0].axes[0].get_title(loc='left')
-    with pytest.raises(ValueError, match='counts is empty'): plot_identities(album.assign(identity=''))
+    plot_identities(album.assign(identity=''))
+    plot_label_counts(album, Tasks([Task('identity', 'appearance', None)]))
+    assert [o.axes[0].texts[0].get_text()[:30] for o in drawn[2:]] == ['Nobody is identified: the colu', 'The identity is the only sub-t']
+
+def test_none_of_these_is_a_row_of_its_own(album, drawn):
+    counts = label_counts(album.assign(mood=['-', *['']*(len(album)-1)]), MOOD)
+    assert counts.index.tolist() == [*MOOD.labels, '-', ''] and counts.loc['-'].sum() == 1 and counts.loc[''].sum() == len(album)-1
+    plot_label_counts(album.assign(mood='-'), Tasks([MOOD]))
+    assert [o.get_text() for o in drawn[0].axes[0].get_yticklabels()][-2:] == ['none of these', 'no label']

@@ -365,7 +365,7 @@ def test_scores_are_plain_numbers_and_read_well():
 @pytest.mark.parametrize('change,words', [
     (dict(query=np.full((3,2), np.nan)), 'query has NaN or infinity in 3 of 3 rows'), (dict(gallery=torch.tensor([[1.,1],[1,math.inf]])), 'gallery has NaN or infinity in 1 of 2 rows, first in row 1'),
     (dict(gallery=np.ones((2,3))), '2 features a row and gallery 3'), (dict(query=np.ones((0,2)), query_ids=[]), r'query must be \(N, d\)'), (dict(gallery=np.ones(2)), r'gallery must be \(N, d\)'),
-    (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(gallery_ids=['1','2']), 'mix numbers and strings'),
+    (dict(query_ids=[1,2]), 'query_ids must hold one value for each of the 3'), (dict(gallery_ids=None), 'gallery_ids'), (dict(ks=5), 'ks must be a list'), (dict(ks='5'), 'ks must be a list'),
     (dict(query_groups=[1,2,3]), 'gallery_groups is missing'), (dict(gallery_cams=[1,2]), 'query_cams is missing'), (dict(query_groups=[1,2,3], gallery_groups=[1]), 'gallery_groups must hold'),
     (dict(ap='interp'), 'ap must be'), (dict(ties='best'), 'ties must be'), (dict(no_match='nan'), 'no_match must be'), (dict(chunk=0), 'chunk must be'), (dict(query=np.array([['a','b']]*3)), 'query must hold real numbers'), (dict(ks=(0,1)), 'ks must be')])
 def test_wrong_searches_are_refused(change, words):

@@ -8,7 +8,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from portrait_nb import similar
 from portrait_nb.annotations import AnnotationWarning
-from portrait_nb.similar import CACHE, group_similar, pair_scores, phash, similar_groups
+from portrait_nb.pictures import open_picture
+from portrait_nb.similar import CACHE, accident_rate, by_accident, careful_threshold, group_similar, pair_scores, phash, similar_groups
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -37,7 +38,8 @@ def photo(path, seed=0, size=(40,60), mode='RGB', **kwargs):
 
 
 def theirs(path):
-    with Image.open(path) as img: return int(str(imagehash.phash(img)), 16)
+    "imagehash's own, of the picture as everybody sees it"
+    return int(str(imagehash.phash(open_picture(path))), 16)
 
 
 @pytest.fixture
@@ -163,6 +165,57 @@ def test_random_hashes_at_a_threshold_that_prunes_nothing():
     assert similar_groups(h, 24).max()==0 and similar_groups(h, 2).max()==len(h)-1
 
 
+# accidents
+
+def noise(n, seed=0, common=0, few=None):
+    "Hashes as a pHash makes them: 32 of 64 bits, of waves that have a share in common, or are mixtures of a few"
+    rng = np.random.default_rng(seed)
+    waves = (1-common)*rng.normal(size=(n,64)) + common*rng.normal(size=64)
+    if few: waves = .1*waves + rng.normal(size=(n,few))@rng.normal(size=(few,64))
+    return np.packbits(waves>np.median(waves, axis=1, keepdims=True), axis=1).view('>u8').ravel().astype(np.uint64)
+
+
+def near_share(h, t): return np.bitwise_count(h[:,None]^h)[np.triu_indices(len(h), 1)].__le__(t).mean()
+
+
+@pytest.mark.parametrize('common', [0, .4, .55])
+def test_accident_rate_is_the_share_of_near_pairs(common):
+    h = noise(1500, common=common)
+    for t in range(8, 32, 2):
+        share = near_share(h, t)
+        if share>1e-4: assert share/3<accident_rate(h, t)<share*3, (t, share)
+    assert accident_rate(h, 7)==accident_rate(h, 6) and accident_rate(h, 64)==1
+
+
+def test_frames_of_shots_are_no_accidents():
+    rng = np.random.default_rng(0)
+    shots = flipped(rng, np.repeat(noise(150), rng.integers(1, 9, 150)), 2)
+    assert careful_threshold(shots)==6 and by_accident(shots)[0]<.01
+    still = flipped(rng, np.full(500, noise(1)[0]), 3)
+    assert careful_threshold(still)==6 and accident_rate(still)==0
+    assert careful_threshold(noise(20, common=.9))==6 # too few to say anything
+    for h in ([], [3]): assert careful_threshold(np.array(h, np.uint64))==6
+
+
+def test_what_is_alike_by_accident_is_not_grouped():
+    h = noise(1000, common=.6)
+    lowered = careful_threshold(h)
+    assert lowered<6 and by_accident(h, lowered)[0]<=max(.5, .1*by_accident(h, lowered)[1])
+    parts = [np.arange(i, i+2) for i in range(0, 1000, 2)] # two pictures each have hardly any accident
+    assert by_accident(h, 6, parts)[0]<by_accident(h, 6)[0]/5
+
+
+def test_group_similar_lowers_or_refuses(tmp_path, monkeypatch):
+    df = pd.DataFrame(dict(image=[f'{i}.png' for i in range(800)], source=''))
+    few = np.concatenate([noise(790, common=.55), noise(5, 1), noise(5, 1)])
+    monkeypatch.setattr(similar, 'phash', lambda *args, **kwargs: few)
+    assert careful_threshold(few, 10)<10
+    with pytest.warns(UserWarning, match='At a threshold of 10 bits .* chance alone .* grouped at . bits instead; accidents=None keeps 10'): low = group_similar(df, tmp_path, 10)
+    assert (low.group[790:795].tolist()==low.group[795:].tolist()) and low.group.nunique()>group_similar(df, tmp_path, 10, accidents=None).group.nunique()
+    monkeypatch.setattr(similar, 'phash', lambda *args, **kwargs: noise(800, few=2))
+    with pytest.raises(ValueError, match='chance alone would put about .* even where hashes are equal'): group_similar(df, tmp_path)
+
+
 # hashes
 
 @pytest.mark.parametrize('mode,ending', [('L','png'), ('1','png'), ('P','png'), ('P','gif'), ('RGBA','png'), ('LA','png'), ('CMYK','jpg'), ('RGB','jpg'), ('RGB','webp'), ('L','bmp'), ('I;16','png')])
@@ -175,22 +228,62 @@ def test_every_mode_as_imagehash(tmp_path, mode, ending):
     assert h.dtype==np.uint64 and not np.ma.isMaskedArray(h) and h.tolist()==[theirs(tmp_path/o) for o in paths]
 
 
-def test_turned_transparent_flat_and_moving(tmp_path):
-    exif = Image.Exif()
-    exif[0x112] = 6
-    photo(tmp_path/'turned.jpg', 1, exif=exif)
-    photo(tmp_path/'upright.jpg', 1)
+def raw(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with Image.open(path) as img: return int(str(imagehash.phash(img)), 16)
+
+
+def test_transparent_flat_and_moving(tmp_path):
+    photo(tmp_path/'plain.jpg', 1)
     photo(tmp_path/'clear.png', 2, mode='P', transparency=bytes(range(256)))
     Image.new('RGB', (9,9)).save(tmp_path/'black.png')
     Image.new('L', (9,9), 255).save(tmp_path/'white.png')
     Image.new('L', (9,9)).save(tmp_path/'film.gif', save_all=True, append_images=[Image.new('L', (9,9), 200)])
-    names = ['turned.jpg','upright.jpg','clear.png','black.png','white.png','film.gif']
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        expected = [theirs(tmp_path/o) for o in names]
+    names = ['plain.jpg','clear.png','black.png','white.png','film.gif']
     h = phash(names, tmp_path)
-    assert h.tolist()==expected and h[0]==h[1] and h[3]==0 and h[4]==2**63
-    assert f'{h[1]:016x}'==str(imagehash.phash(Image.open(tmp_path/'upright.jpg')))
+    assert h.tolist()==[raw(tmp_path/o) for o in names] and h[2]==0 and h[3]==2**63
+
+
+@pytest.mark.parametrize('ending', ['png','jpg','tif','webp'])
+def test_a_turned_copy_has_the_same_hash(tmp_path, ending):
+    "Stored turned, with the note that turns it back: 33 bits differed"
+    im = Image.fromarray(np.kron(np.random.default_rng(0).integers(0, 256, (8,4,3), dtype=np.uint8), np.ones((32,32,1), np.uint8)))
+    exif = Image.Exif(); exif[0x112] = 6
+    im.save(tmp_path/f'a.{ending}')
+    im.transpose(Image.Transpose.ROTATE_90).save(tmp_path/f'b.{ending}', exif=exif)
+    a,b = phash([f'a.{ending}', f'b.{ending}'], tmp_path, cache=False).tolist()
+    assert (a^b).bit_count()<=(0 if ending in ('png','tif') else 4)
+
+
+@pytest.mark.parametrize('dtype,white', [(np.uint16,65535), (np.int32,65535), (np.float32,1), (np.float32,255)])
+def test_deep_pictures_are_not_all_alike(tmp_path, dtype, white):
+    "Every 16-bit picture had one hash, so a film of them was one shot"
+    for i in range(4):
+        grey = np.random.default_rng(i).random((64,32))
+        Image.fromarray((grey*white).astype(dtype)).save(tmp_path/f'{i}.tif')
+        Image.fromarray((grey*255).astype(np.uint8)).save(tmp_path/f'{i}.png')
+    deep,plain = [phash([f'{i}.{o}' for i in range(4)], tmp_path, cache=False) for o in ('tif','png')]
+    assert len(set(deep.tolist()))==4 and np.bitwise_count(deep^plain).max()<=2
+
+
+def test_a_large_jpeg_keeps_its_hash(tmp_path):
+    "Decoded at an eighth, it may differ by a bit or two"
+    for i in range(5):
+        im = Image.fromarray(np.random.default_rng(i).integers(0, 256, (12,8,3), dtype=np.uint8)).resize((600,900), Image.Resampling.BICUBIC)
+        im.save(tmp_path/f'{i}.jpg', quality=95)
+    h = phash([f'{i}.jpg' for i in range(5)], tmp_path)
+    assert max((int(a)^raw(tmp_path/f'{i}.jpg')).bit_count() for i,a in enumerate(h))<=4
+
+
+def test_hashes_of_an_older_library_are_not_believed(tmp_path, reads):
+    name = photo(tmp_path/'a.png').name
+    stamp = os.stat(tmp_path/name)
+    from importlib.metadata import version
+    header = f"path,bytes,mtime_ns,\"phash (imagehash {version('imagehash')}, pillow {version('pillow')})\""
+    (tmp_path/CACHE).write_text(f"{header}\na.png,{stamp.st_size},{stamp.st_mtime_ns},{'0'*16}\n")
+    with pytest.warns(UserWarning, match='every picture is hashed again'): assert phash([name], tmp_path).tolist()==[theirs(tmp_path/name)]
+    assert reads==[name]
 
 
 def test_paths_of_any_kind_twice_and_in_order(tmp_path, monkeypatch):

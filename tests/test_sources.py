@@ -393,8 +393,8 @@ def test_celeba_faults(tmp_path):
     file = root/'Anno/list_attr_celeba.txt'
     good = file.read_text()
     def told(match, text): file.write_text(text); return one_sentence(match, celeba, root)
-    told('must name the 40 attributes of the lines below, but there is none', good.split('\n', 2)[2])
-    told('must name the 40 attributes of the lines below, but it names 39', good.replace(' Smiling', ''))
+    told("line 1: a line with the attributes' names must stand before", good.split('\n', 2)[2])
+    told('line 3: the picture has 40 values, but the line above names 39 attributes', good.replace(' Smiling', ''))
     told('the file is empty', '')
     told('the column Smiling must hold numbers', '\n'.join(o+'x' if '.jpg' in o else o for o in good.split('\n')))
     told('line 3: must begin with a picture', good.replace('000001.jpg', ''))

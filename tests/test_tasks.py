@@ -96,3 +96,26 @@ def test_an_aspect_of_few_labels_gets_few_dimensions():
 ])
 def test_what_cannot_be_learnt_is_refused(make, words):
     with pytest.raises(ValueError, match=words): make()
+
+
+@pytest.mark.parametrize('name', ['epoch', 'n', 'queries', 'people', 'similarity', 'mINP', 'plain_rank5'])
+def test_names_that_our_tables_need_are_refused(name):
+    with pytest.raises(ValueError, match='take another name'): Task(name, 'appearance', ['a', 'b'])
+
+
+class Counted(str):
+    "A label that counts how often it is compared"
+    asked = 0
+
+    def __eq__(self, other):
+        Counted.asked += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_many_labels_are_checked_in_one_pass():
+    labels = [Counted(i) for i in range(1000)]
+    Counted.asked = 0
+    assert Task('street', 'place', labels).n_labels == 1000 and Counted.asked < 10_000
+    with pytest.raises(ValueError, match="'7' is listed twice"): Task('street', 'place', [*labels, '7'])

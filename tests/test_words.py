@@ -1,10 +1,20 @@
 "A cell is one word, however it was made: by pandas, by numpy, in a csv that was written and read again."
 import io
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
+from portrait_nb.annotations import label_shares, matched, read_annotations, summarise
+from portrait_nb.card import dataset_card
+from portrait_nb.data import portrait_dl, portrait_dls
+from portrait_nb.learner import _cameras, score_portraits
+from portrait_nb.lint import lint_portraits
+from portrait_nb.longtail import identity_counts, label_counts
+from portrait_nb.tasks import Task, Tasks
 from portrait_nb.words import NONE, UNKNOWN, alike, label_words, named, unseen, word, words
 
 PEOPLE = [2, 7, -1, None, 7]
@@ -69,3 +79,79 @@ def test_named():
     with pytest.raises(ValueError, match=r"write by=\['age'\]"): named('age', ['age'], 'by')
     with pytest.raises(ValueError, match="did you mean 'age'"): named(['AGE'], ['age'], 'by')
     with pytest.raises(ValueError, match='by names 3'): named([3], ['age'], 'by')
+
+
+# -- one table, however it was made
+
+ANSWERS = Tasks([Task('identity', 'appearance', None), Task('pace', 'posture', ['1', '2', '3']), Task('mood', 'emotion', ['calm', 'glad'], multilabel=True)])
+
+
+def made(root, n=24):
+    "Pictures, and their table as whole numbers with gaps"
+    for i in range(n): Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 32, 3), dtype=np.uint8)).save(root/f'{i}.png')
+    split = ['train']*12+['query']*4+['gallery']*8
+    who = [1, 1, 1, 2, 2, 2, 3, 3, 3, -1, None, 3, 7, 7, 8, 8, 7, 7, 7, 8, 8, -1, -1, None]
+    pace = [1, 2, 3, None]*6
+    group = [i//2 if i % 5 else None for i in range(n)]
+    camera = [1, 2]*12
+    return pd.DataFrame(dict(image=[f'{i}.png' for i in range(n)], split=split, identity=who, source=camera, group=group, pace=pace, mood=['calm', None, 'calm|glad']*8))
+
+
+WAYS = dict(floats=lambda df: df, objects=lambda df: df.astype(dict(identity=object, group=object, pace=object, source=object)),
+            nullable=lambda df: df.astype(dict(identity='Int64', group='Int64', pace='Int64', source='Int64')),
+            category=lambda df: df.astype(dict(identity='category', group='category', pace='category', mood='category')),
+            mixed=lambda df: df.assign(identity=[str(o) if i % 2 else o for i, o in enumerate(df.identity)], source=df.source.astype(float)))
+
+
+@pytest.fixture(scope='module')
+def tables(tmp_path_factory):
+    root = tmp_path_factory.mktemp('numbered')
+    df = made(root)
+    df.to_csv(root/'a.csv', index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return root, df, read_annotations(root/'a.csv', root, ANSWERS)
+
+
+def test_a_float_column_is_read_as_whole_numbers(tables):
+    root, df, read = tables
+    assert '1.0' in (root/'a.csv').read_text()
+    assert set(read.identity) == {'', '1', '2', '3', '7', '8'} and set(read.pace) == {'', '1', '2', '3'} and '0.0' not in set(read.group)
+
+
+@pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
+def test_tables_in_memory_are_what_read_annotations_reads(tables, way):
+    root, df, read = tables
+    df = way(df)
+    one, other = [portrait_dls(o, root, ANSWERS, size=(64, 32), bs=4, device='cpu') for o in (df, read)]
+    assert one.tasks == other.tasks and one.tasks['identity'].labels == ('1', '2', '3')
+    for a, b in zip(one.loaders, other.loaders):
+        assert all((a.dataset.labels[k] == b.dataset.labels[k]).all() for k in ANSWERS.names)
+        assert a.dataset.identities.tolist() == b.dataset.identities.tolist() and a.dataset.groups.tolist() == b.dataset.groups.tolist()
+    rng = np.random.default_rng(0)
+    said = [(torch.tensor(rng.normal(size=(n, 8))), {t.name: torch.zeros((n, 2) if t.multilabel else n, dtype=torch.long) for t in ANSWERS.attributes}) for n in (4, 8)]
+    for cameras in (False, True):
+        assert score_portraits(one.tasks, *said, one.query, one.gallery, cameras) == score_portraits(other.tasks, *said, other.query, other.gallery, cameras)
+        assert matched(df, cameras=cameras).tolist() == matched(read, cameras=cameras).tolist()
+        assert repr(lint_portraits(df, None, ANSWERS, cameras=cameras)) == repr(lint_portraits(read, None, ANSWERS, cameras=cameras))
+    assert identity_counts(df).to_dict() == identity_counts(read).to_dict()
+    assert all(label_counts(df, t).equals(label_counts(read, t)) and label_shares(df, t).equals(label_shares(read, t)) for t in ANSWERS.attributes)
+    assert summarise(df, ANSWERS).equals(summarise(read, ANSWERS)) and dataset_card(df, ANSWERS) == dataset_card(read, ANSWERS)
+
+
+def test_one_side_as_floats_and_the_other_as_text(tables):
+    "The rule that takes out a query's own shot and camera holds across kinds"
+    root, df, read = tables
+    tasks = ANSWERS.with_identities(['1', '2', '3'])
+    parts = [df[df.split == 'query'].assign(group=5.), read[read.split == 'gallery'].assign(group='5')]
+    query, gallery = [portrait_dl(o, root, tasks, (64, 32), device='cpu') for o in parts]
+    assert query.dataset.groups.tolist() == ['5']*4 and set(gallery.dataset.groups) == {'5'}
+    ones = [(torch.ones(n, 8), {t.name: torch.zeros((n, 2) if t.multilabel else n, dtype=torch.long) for t in ANSWERS.attributes}) for n in (4, 8)]
+    with pytest.warns(UserWarning, match='no query with a true match'): assert score_portraits(tasks, *ones, query, gallery)['n_valid'] == 0
+
+
+def test_cameras_of_two_kinds_are_one():
+    query, gallery = pd.DataFrame(dict(source=[1, 2])), pd.DataFrame(dict(source=['1', '2.0', '3']))
+    found = _cameras(*(type('Data', (), dict(df=o)) for o in (query, gallery)))
+    assert [o.tolist() for o in found] == [['1', '2'], ['1', '2', '3']]
+    with pytest.raises(ValueError, match='cameras=True needs a camera'): _cameras(type('Data', (), dict(df=pd.DataFrame(dict(source=['1', 'nan'])))))

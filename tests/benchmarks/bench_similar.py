@@ -118,7 +118,7 @@ def pairs():
     df = make_portraits(root, 'small')
     for t in range(0, 25, 2):
         for within in ('source', ''):
-            found = group_similar(df, root, t, within or None)['group']
+            found = group_similar(df, root, t, within or None, accidents=None)['group']
             precision, recall = pair_scores(found, df['group'])
             rows.append(dict(preset='small', images=len(df), threshold=t, within=within, precision=round(precision, 4), recall=round(recall, 4),
                              groups=found.nunique(), largest=int(found.value_counts().max())))
