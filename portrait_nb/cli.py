@@ -79,8 +79,9 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     import matplotlib
     matplotlib.use('agg')
     from portrait_nb.demo import run_demo
+    from portrait_nb.learner import score_sheet
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
-    print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
+    print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{score_sheet(table)}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
 # %% ../nbs/30_cli.ipynb #cc319708
 def _near_names(columns, names=None):
@@ -261,12 +262,10 @@ def _finish(run):
     else: print('Nothing is scored: that takes rows whose split is gallery, and for an identity others whose split is query.')
 
 def _report(scores, fname=None):
-    "Print the scores, and in which sub-tasks a guess would do better; write them too, where `fname` says so"
+    "Print the scores; write them too, where `fname` says so"
     from portrait_nb.learner import score_sheet, score_table
-    from portrait_nb.report import below_majority
     table = score_table(plain=True, model=scores)
     print(score_sheet(table))
-    if lost := below_majority(scores.attributes) if hasattr(scores, 'attributes') else '': print(f'\n{lost}')
     if fname:
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')

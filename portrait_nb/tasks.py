@@ -217,7 +217,7 @@ def feature_plan(tasks:Tasks,        # the sub-tasks
 
 def _too_short(name, n_features, tasks):
     raise ValueError(f"A feature vector of {n_features} dimensions is too short for {len(tasks)} sub-tasks: '{name}' would get none of its own. "
-                     "Take a backbone with more features, fewer sub-tasks, or split='shared'.")
+                     "Take a backbone with more features, fewer sub-tasks, or split='shared' (in a shell: --split shared).")
 
 # %% ../nbs/00_tasks.ipynb #dcaeb581
 def plot_plan(tasks:Tasks, n_features:int=2048, caption:str='', **kwargs):
