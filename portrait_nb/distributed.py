@@ -17,6 +17,7 @@ from fastai.callback.progress import *
 from importlib.util import find_spec
 from timm.layers import convert_sync_batchnorm
 from torch.overrides import TorchFunctionMode
+from .callbacks import TidyCallback
 from .data import Augment, PortraitLoader
 from .learner import PortraitLearner
 
@@ -146,8 +147,9 @@ def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, mom
     return (y if bias is None else y+bias.view(across)).to(x.dtype)
 
 # %% ../nbs/14b_distributed.ipynb #cb7e4e90
-class SharedTrainer(DistributedTrainer):
+class SharedTrainer(TidyCallback, DistributedTrainer):
     "fastai's `DistributedTrainer`, with the losses of the batch of all processes"
+    sits_out,plain = (),None
     def __init__(self,
                  sync_bn:bool=True, # statistics of batch normalisation over all processes?
                  gather:bool=True,  # features of all processes for the metric losses, with their gradients?
@@ -159,6 +161,7 @@ class SharedTrainer(DistributedTrainer):
 
     def before_fit(self):
         if hasattr(self.learn, 'lr_finder'): raise ValueError("lr_find goes back to where it began, which only one process would do: find the rate in one process, outside of distrib_ctx.")
+        self.undo()
         self.plain,on_cpu = self.model,self.dls.device.type=='cpu'
         if self.sync_bn and not on_cpu: sync_batch_norm(self.plain)
         self.parallel = self.accelerator.prepare(self.plain)
@@ -184,6 +187,9 @@ class SharedTrainer(DistributedTrainer):
     def before_train(self): pass
     def before_validate(self): pass
     def after_fit(self): pass
+    def undo(self):
+        if self.plain is None: return
+        self.learn.model,self.loss_func.across = self.plain,None
 
 @torch.no_grad()
 def _share_buffers(model):

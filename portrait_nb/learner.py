@@ -28,7 +28,7 @@ from .callbacks import FusedAdam, LossRecorder, OnDevice
 from .data import Augment, Normalise, PortraitLoader, PortraitLoaders, Portraits, label_of
 from .losses import PortraitLoss, is_labelled
 from .metrics import NoTrueMatch, RetrievalScores, piq, retrieval_scores
-from .model import PortraitNet
+from .model import PortraitNet, weights_digest
 from .report import attribute_scores, below_majority, portrait_report, save_report
 from .synth import CLAIM
 from .tasks import Task, Tasks
@@ -102,6 +102,38 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
     return _learner(dls, model, lr, wd, cbs, **kwargs)
 
+# %% ../nbs/14_learner.ipynb #b8a609bb
+import warnings
+from .callbacks import ScoreEpochs, TidyCallback
+
+# %% ../nbs/14_learner.ipynb #95f5635c
+@patch
+def fit(self:PortraitLearner,
+        n_epoch,   # epochs
+        lr=None,   # rate, or `slice` of rates; None: the Learner's
+        wd=None,   # weight decay; None: the Learner's
+        cbs=None,  # further callbacks
+        **kwargs   # of fastai's `fit`: reset_opt, start_epoch
+       ):
+    "fastai's `fit`; whatever stops it, nothing that was only meant for it stays behind"
+    logger = self.logger
+    if self.opt: self.opt.zero_grad() # of a step that was never taken
+    with self.added_cbs(cbs):
+        try: Learner.fit(self, n_epoch, lr=lr, wd=wd, **kwargs)
+        except BaseException:
+            self._take_back()
+            self.logger = logger
+            raise
+
+@patch
+def _take_back(self:PortraitLearner):
+    "What `after_fit` would have done, for every callback"
+    for cb in self.cbs:
+        cb.run = True
+        if isinstance(cb, TidyCallback): cb.undo()
+        if isinstance(cb, LRFinder) and 'best_loss' in vars(cb): cb.after_fit() # loads the weights that it saved
+    if hasattr(self, 'progress'): vars(self.progress).pop('mbar', None)
+
 # %% ../nbs/14_learner.ipynb #c5f6f897
 def paper_lr(pct:float, # share of the training that is done, 0 to 1
              lr:float=3.5e-4 # the base rate
@@ -159,7 +191,7 @@ class PortraitScores(dict):
     def __init__(self, scores, attributes):
         super().__init__(scores)
         self.attributes = attributes # as `attribute_scores` returns them
-    def __repr__(self): return '\n'.join(o for o in (score_sheet(score_table(model=self)), below_majority(self.attributes)) if o)
+    def __repr__(self): return score_sheet(score_table(model=self))
 
 def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
                 **columns)->pd.DataFrame: # a column a model, and its accuracies in another: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`; 'majority' and its accuracies last
@@ -176,10 +208,12 @@ def score_table(plain:bool=False, # the means over queries too, as Market-1501's
 
 def score_sheet(table:pd.DataFrame # of `score_table`
                )->str:
-    "A table of scores as text, a model's name above its columns"
-    table = table.rename_axis(None)
-    if len(table.columns)>1: table.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in table.columns])
-    return table.round(3).to_string(na_rep='', header=len(table.columns)>1)
+    "A table of scores as text, a model's name above its columns; below it, where the first model is less often right than the majority guess"
+    beside = [f'{table.columns[0]} accuracy','majority accuracy']
+    lost = below_majority(table[beside].dropna().set_axis(['accuracy','majority_accuracy'], axis=1)) if set(beside)<=set(table) else ''
+    shown,many = table.rename_axis(None).round(3),len(table.columns)>1
+    if many: shown.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in shown])
+    return shown.to_string(na_rep='', header=many) + (f'\n\n{lost}' if lost else '')
 
 # %% ../nbs/14_learner.ipynb #4ee302f2
 def score_portraits(tasks:Tasks,  # the sub-tasks
@@ -261,13 +295,8 @@ def report_about(model:PortraitNet,   # whose report it is
     data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks.names
     preset = data[0].root/CLAIM
     drawn = f"Drawn by portrait_nb ({json.loads(preset.read_text()).get('preset')}): nobody is shown, and the scores say nothing about photographs." if preset.is_file() else ''
-    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=_digest(model),
+    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=weights_digest(model),
                 Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits=drawn)
-
-def _digest(model):
-    "Of the weights, where `model` can tell one"
-    from portrait_nb import model as models
-    return models.weights_digest(model) if hasattr(models, 'weights_digest') else ''
 
 def evaluate_model(model:PortraitNet,    # trained or not
                    query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
@@ -317,6 +346,36 @@ def chance_scores(dls,       # from `portrait_dls`
     runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras, labels) for _ in range(n)]
     means = {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
     return PortraitScores(means, sum(r.attributes for r in runs)/n)
+
+# %% ../nbs/14_learner.ipynb #0a18e106
+@patch
+def scorable(self:Learner,
+             cameras:bool=False # as of `score_portraits`
+            )->dict:            # {name of a score: does query and gallery have anything to tell it by?}
+    "The scores of `portrait_scores`, before anything is trained"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        guess = chance_scores(self.dls, 1, cameras=cameras)
+    return {k: bool(np.isfinite(v)) for k,v in guess.items() if k not in ('n_queries','n_valid')}
+
+# %% ../nbs/14_learner.ipynb #36db3c7f
+@patch
+def add_cb(self:PortraitLearner, cb):
+    "fastai's; a tracker brings the scores along that it monitors, a logger leaves out what dictionaries do not allow"
+    Learner.add_cb(self, cb)
+    cb = self.cbs[-1]
+    _without_predictions(cb)
+    wants_score = isinstance(cb, TrackerCallback) and cb.monitor not in ('train_loss','valid_loss')
+    if wants_score and not hasattr(self, 'score_epochs'): self.add_cb(ScoreEpochs(every=None))
+    return self
+
+def _without_predictions(logger):
+    "Switch off what fastai's loggers would end the training with"
+    kind = type(logger).__name__
+    off = [o for o in ('trace_model','log_preds','projector') if vars(logger).get(o)]
+    if kind not in ('TensorBoardCallback','WandbCallback') or not off: return
+    for o in off: setattr(logger, o, False)
+    warn(f"{kind} cannot draw a network that answers with dictionaries, nor show its predictions: {', '.join(f'{o}=False' for o in off)}. Losses, uncertainties and scores are logged.")
 
 # %% ../nbs/14_learner.ipynb #549351a2
 class GatherPortraits(GatherPredsCallback):

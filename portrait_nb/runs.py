@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'LAST', 'BEST', 'LOG', 'SCORES', 'CURVES', 'CONFIG', 'ENVIRONMENT', 'LOST_WORKER', 'write_safely',
            'random_states', 'set_random_states', 'learner_state', 'set_learner_state', 'RunError', 'pack',
-           'read_checkpoint', 'KeepRun', 'curves_png', 'run_config', 'config_learner', 'environment', 'Run', 'new_run',
-           'read_config', 'open_run']
+           'read_checkpoint', 'KeepRun', 'known_piq', 'curves_png', 'run_config', 'config_learner', 'environment',
+           'Run', 'new_run', 'read_config', 'open_run']
 
 # %% ../nbs/15_runs.ipynb #df4dbbb3
 import hashlib, io, json, math, os, platform, random, subprocess, sys, tempfile, time, traceback
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
-from fastai.basics import Callback, L, Learner, Optimizer, num_distrib, rank_distrib, set_seed, to_device
+from fastai.basics import L, Learner, Optimizer, num_distrib, rank_distrib, set_seed, to_device
 from fastai.callback.core import CancelEpochException
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
@@ -25,10 +25,13 @@ from importlib.metadata import PackageNotFoundError, version
 from matplotlib.figure import Figure
 from pathlib import Path
 from torch import nn, Tensor
+from warnings import warn
 from .annotations import read_annotations
-from .callbacks import BF16, EMA, LossGuard, NonFiniteLoss, SkipValidation, draw_losses, loss_kinds
+from .callbacks import MANY, BF16, EMA, LossGuard, NonFiniteLoss, SkipValidation, TidyCallback, draw_losses, loss_kinds, losses_height
 from .data import Augment, portrait_dls
 from .learner import _cameras, _check_splits, fss_learner
+from .metrics import piq
+from .model import check_network, first_line
 from .style import INK, STYLE
 from .tasks import Tasks
 
@@ -89,7 +92,7 @@ def _recorded(learn):
     "What fastai's Recorder has written"
     if not hasattr(learn, 'recorder'): return None
     r = learn.recorder
-    losses = torch.stack(list(r.losses)).cpu() if r.losses else torch.zeros(0)
+    losses = torch.tensor([float(o) for o in r.losses])
     return dict(values=r.values, iters=r.iters, lrs=r.lrs, losses=losses, smooth=(r.smooth_loss.count, r.smooth_loss.val))
 
 def learner_state(learn:Learner)->dict: # while it fits, between two epochs
@@ -140,7 +143,7 @@ def read_checkpoint(file)->dict:
     "The checkpoint in `file`, its tensors on the CPU; runs no code from it"
     if not Path(file).is_file(): raise RunError(f"There is no checkpoint '{file}'.")
     try: state = torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as e: raise RunError(f"'{file}' is not a checkpoint, or was damaged: {(str(e) or type(e).__name__).splitlines()[0]}") from None
+    except Exception as e: raise RunError(f"'{file}' is not a checkpoint, or was damaged: {first_line(e)}") from None
     if not isinstance(state, dict) or state.get('format')!=CHECKPOINT: raise RunError(f"'{file}' is not a checkpoint of format {CHECKPOINT}, which this version of portrait_nb reads.")
     return state
 
@@ -167,7 +170,7 @@ def _everyone(o):
 # %% ../nbs/15_runs.ipynb #e77fea35
 LAST,BEST,LOG,SCORES,CURVES = 'last.pt','best.pt','log.csv','scores_by_epoch.csv','curves.png'
 
-class KeepRun(Callback):
+class KeepRun(TidyCallback):
     "A checkpoint after every epoch, in a folder; a fit goes on from the one that is there"
     order = 100 # last
     def __init__(self,
@@ -177,9 +180,14 @@ class KeepRun(Callback):
                  draw_every:float=30. # seconds at least from one drawing of the curves to the next
                 ):
         self.folder,self.score_every,self.cameras,self.draw_every = Path(path),score_every,cameras,draw_every
-        self.done,self.past,self.scores,self.best = None,None,[],-math.inf # epochs in the checkpoint, what the Recorder wrote then, a row an epoch that was scored, highest PIQ
+        self._forget()
+
+    def _forget(self):
+        "No epoch in the checkpoint, nothing that the Recorder wrote then, no row of scores, no highest PIQ"
+        self.done,self.past,self.scores,self.best = None,None,[],-math.inf
 
     def before_fit(self):
+        self._forget()
         self.drawn = time.monotonic()
         there = _first(self._there)
         if there: self._restore(there)
@@ -194,8 +202,8 @@ class KeepRun(Callback):
 
     def before_train(self):
         if self.past:
-            past = {**self.past, 'losses': self.past['losses'].to(self.dls.device if hasattr(self.learn, 'on_device') else 'cpu')} # where the next ones will be
-            vars(self.recorder).update({k: L(list(past[k])) for k in ('values','iters','lrs','losses')})
+            vars(self.recorder).update({k: L(list(self.past[k])) for k in ('values','iters','lrs')})
+            self.recorder.losses = type(self.recorder.losses)(self.past['losses']) # a list, or that of `OnDevice`
         self.past = None
 
     def after_epoch(self):
@@ -217,26 +225,35 @@ def _restore(self:KeepRun, c):
     if c['n_epoch']!=self.n_epoch: raise RunError(f"'{self.folder}' was begun with {c['n_epoch']} epochs, this is a fit of {self.n_epoch}: the schedule of learning rates would be another one.")
     own = random_states(self.dls)
     try: set_learner_state(self.learn, c['learner'])
-    except (RuntimeError, AssertionError) as e: raise RunError(f"'{self.folder/LAST}' does not fit this Learner: {str(e).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError) as e: raise RunError(f"'{self.folder/LAST}' does not fit this Learner: {first_line(e)}") from None
     if rank_distrib(): set_random_states(self.dls, dict(enumerate(c.get('others', []), 1)).get(rank_distrib(), {**own, 'loaders': c['learner']['random']['loaders']}))
     self.done,self.scores,self.best,self.past = c['epoch'],c['scores'],c['best'],c['learner']['recorder']
     if self.past: self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = self.past['smooth']
 
 # %% ../nbs/15_runs.ipynb #8b2e04b6
+def known_piq(scores:dict, # as `portrait_scores` returns them
+              tasks:Tasks  # the sub-tasks
+             )->float:     # PIQ, if all of them have a score; nan if none has
+    "PIQ (Eq. 2) over the sub-tasks that have a score"
+    known = [t for t in tasks if np.isfinite(scores['mAP' if t.is_identity else t.name])]
+    return piq(scores, Tasks(known)) if known else math.nan
+
 @patch
 def _score(self:KeepRun):
     "Score if it is time; is it the best?"
     if not self.score_every or (self.epoch+1)%self.score_every and self.epoch+1<self.n_epoch: return False
     with self.ema.averaged() if hasattr(self.learn, 'ema') else nullcontext(): scores = self.learn.portrait_scores(self.cameras)
     self.scores.append(dict(epoch=self.epoch, **scores))
-    better = scores['PIQ']>self.best
-    if better: self.best = scores['PIQ']
+    value = known_piq(scores, self.dls.tasks)
+    better = value>self.best
+    if better: self.best = value
     return better
 
 @patch
 def _keep(self:KeepRun, done, best=False):
     "Write the checkpoint of `done` epochs; also as the best?"
-    state = dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, others=_everyone(random_states(self.dls))[1:], learner=learner_state(self.learn))
+    with self.ema.trained() if hasattr(self.learn, 'ema') else nullcontext(): learner = learner_state(self.learn)
+    state = dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, others=_everyone(random_states(self.dls))[1:], learner=learner)
     _first(self._write, state, [BEST, LAST] if best else [LAST])
     self.done = done
 
@@ -272,27 +289,41 @@ def _draw(self:KeepRun, every=0):
     self.drawn = time.monotonic()
     if self._rows(): write_safely(self.folder/CURVES, curves_png(pd.DataFrame(self._rows()), self.loss_func.tasks, pd.DataFrame(self.scores)))
 
+# %% ../nbs/15_runs.ipynb #f42b8488
 def curves_png(log:pd.DataFrame,   # of a `LossRecorder`
                tasks:Tasks,        # the sub-tasks
-               scores:pd.DataFrame # columns epoch and PIQ; may be empty
+               scores:pd.DataFrame # rows of `portrait_scores` and their epoch; may be empty
               )->bytes:
     "The curves of a run as the bytes of a png"
     phases = [o for o in ('train','valid') if loss_kinds(log[log.phase==o])]
-    first = int(len(scores)>0)
-    n,h = first+len(loss_kinds(log)),2.8*len(phases)
-    w = 3*n+1.4
+    scored,many = int(len(scores)>0),len(tasks)>=MANY
+    n,h = scored+len(loss_kinds(log)),losses_height(tasks)*len(phases)
+    names = .07*max(map(len, tasks.names)) # inches
+    left,right = (.7+names,.5) if many else (.7,.6+names)
+    w = 3*n+left+right
+    room = dict(left=left/w, right=1-right/w, bottom=(.65 if many else .5)/h, top=1-.3/h, wspace=.35, hspace=.9/losses_height(tasks))
     with plt.rc_context({**STYLE, 'figure.constrained_layout.use': False}): # which takes as long as the drawing
         fig = Figure(figsize=(w,h))
-        axs = fig.subplots(len(phases), n, squeeze=False, gridspec_kw=dict(left=.7/w, right=1-1.2/w, bottom=.5/h, top=1-.3/h, wspace=.25, hspace=.35))
-        if first: axs[0,0].plot(scores.epoch, scores.PIQ, '.-', color=INK); axs[0,0].set(title='PIQ', xlabel='epoch'); axs[0,0].xaxis.get_major_locator().set_params(integer=True)
-        for row,phase in zip(axs[:,first:], phases):
+        axs = fig.subplots(len(phases), n, squeeze=False, gridspec_kw=room)
+        at = n-1 if many else 0
+        if scored: _draw_piq(axs[0,at], scores, tasks)
+        for row,phase in zip(np.delete(axs, at, 1) if scored else axs, phases):
             part = log[log.phase==phase]
             draw_losses(row[:len(loss_kinds(part))], part, tasks)
             row[0].set_ylabel(phase)
-        for ax in axs.flat: ax.set_axis_on() if ax.lines else ax.set_axis_off()
+        for ax in axs.flat: ax.set_axis_on() if ax.has_data() else ax.set_axis_off()
+        if many: fig.text(.005, .05/h, 'Each row from its highest (light) to its lowest (dark); behind it the last value.', fontsize=7)
         f = io.BytesIO()
         fig.savefig(f, format='png')
     return f.getvalue()
+
+def _draw_piq(ax, scores, tasks):
+    "PIQ over the epochs; over the sub-tasks that have a score, where it cannot be computed"
+    whole = scores.PIQ.notna().any()
+    values = scores.PIQ if whole else [known_piq(o, tasks) for o in scores.to_dict('records')]
+    ax.plot(scores.epoch, values, '.-', color=INK)
+    ax.set(title='PIQ' if whole else 'PIQ of what has a score', xlabel='epoch')
+    ax.xaxis.get_major_locator().set_params(integer=True)
 
 # %% ../nbs/15_runs.ipynb #d3c12ee4
 def _check_config(c):
@@ -330,9 +361,15 @@ def run_config(annotations,            # csv, as `read_annotations` reads it
         seed=seed, drop=drop, loading=loading or {}, learner=learner, fit=fit or {}, ema=ema, bf16=bf16, score_every=score_every, cameras=cameras, distrib=distrib or {}))
 
 # %% ../nbs/15_runs.ipynb #9650bfb2
+def _check_config_network(config, tasks):
+    "Refuse what the network could only refuse when all pictures have been looked at"
+    asked = {k: config['learner'][k] for k in ('backbone','split','pretrained','output_stride') if k in config['learner']}
+    check_network(tasks, size=config['loading'].get('size', (256,128)), **asked)
+
 def config_learner(config:dict)->Learner: # `config`: of `run_config`
     "The Learner that a configuration stands for; `config['rows']`, where it is there, is checked"
     tasks,loading = Tasks.from_dict(config['tasks']),dict(config['loading'])
+    _check_config_network(config, tasks)
     df = read_annotations(config['annotations'], config['root'], tasks, on_error='drop' if config['drop'] else 'raise', cameras=config['cameras'])
     if len(df)!=config.setdefault('rows', len(df)): raise RunError(f"{len(df):,} rows of '{config['annotations']}' can be used, {config['rows']:,} could when the run was begun: put all pictures back where they were, or say where they are now (in a shell: --root).")
     if isinstance(loading.get('augment'), dict): loading['augment'] = Augment(loading.get('size', (256,128)), **loading['augment'])
@@ -390,14 +427,24 @@ def new_run(path,       # folder to make; must not be there, or be empty
     _first(_check_free, path)
     run = Run(path, config, config_learner(config))
     with run.processes(): pass # refuses a batch that cannot be shared
-    _check_scoring(run.learn.dls, config)
+    _check_scoring(run.learn, config)
     _first(_make_folder, path, config)
     return run
 
-def _check_scoring(dls, config):
-    "Refuse now what would end the training when it is scored"
+def _check_scoring(learn, config):
+    "Refuse now what would end the training when it is scored; say now what will have no score"
+    dls,every = learn.dls,config['score_every']
     if config['cameras']: _cameras(dls.query.dataset, dls.gallery.dataset)
-    if config['score_every']: _check_splits(dls.tasks, dls.query, dls.gallery)
+    try: _check_splits(dls.tasks, dls.query, dls.gallery)
+    except ValueError:
+        if every: raise
+        return
+    can = learn.scorable(config['cameras'])
+    blind = [t.name for t in dls.tasks if not can['mAP' if t.is_identity else t.name]]
+    if len(blind)==len(dls.tasks) and every: raise ValueError(f"score_every has nothing to score: query and gallery have no label of {', '.join(blind)}, and no query with a true match.")
+    if not blind or rank_distrib(): return
+    chosen = f' {BEST} is chosen by PIQ over the other sub-tasks.' if every else ''
+    warn(f"Nothing in query and gallery to score {', '.join(blind)} by (no label, or no query with a true match), so there will be no PIQ.{chosen} Label some, or leave out the sub-task.")
 
 def _make_folder(path, config):
     "The folder of a run, whole or not at all"
@@ -520,6 +567,11 @@ def _note_environment(self:Run):
 @patch
 def use_best(self:Run)->Learner:
     "The Learner with the weights that scored best; the averaged ones, where the run averages"
+    if not (self.path/BEST).exists(): raise RunError(f"'{self.path}' holds no {BEST}: {self._no_best}.")
     c = read_checkpoint(self.path/BEST)['learner']
     self.learn.model.load_state_dict(c['callbacks'].get('ema', {}).get('average') or c['model'])
     return self.learn
+@patch(as_prop=True)
+def _no_best(self:Run):
+    if self.config['score_every']: return 'no epoch was scored yet, train on'
+    return 'it was begun without score_every (in a shell: --score_every), so its last epoch is what there is'
