@@ -258,9 +258,9 @@ FEW = 5 # people below which an interval would promise too much
 
 def _grouped(groups, n):
     "`(names, at)`: the groups, sorted, and (n,) the number of each portrait's, -1 where a name is missing"
-    table = pd.DataFrame({k: words(v).reset_index(drop=True) for k,v in groups.items()})
+    table = pd.DataFrame({k: pd.Series(list(v), dtype=object) for k,v in groups.items()})
     if len(table)!=n: raise ValueError(f"groups name {len(table)} portraits, and there are {n}.")
-    known = (table!='').all(axis=1).to_numpy()
+    known = (table.apply(words)!='').all(axis=1).to_numpy()
     at = np.full(n, -1)
     at[known] = table[known].groupby(list(groups)).ngroup()
     return list(table[known].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at

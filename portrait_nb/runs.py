@@ -252,9 +252,9 @@ def _score(self:KeepRun):
 @patch
 def _keep(self:KeepRun, done, best=False):
     "Write the checkpoint of `done` epochs; also as the best?"
-    with self.ema.trained() if hasattr(self.learn, 'ema') else nullcontext(): learner = learner_state(self.learn)
-    state = dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, others=_everyone(random_states(self.dls))[1:], learner=learner)
-    _first(self._write, state, [BEST, LAST] if best else [LAST])
+    with self.ema.trained() if hasattr(self.learn, 'ema') else nullcontext(): # until it is written: a state is made of the tensors themselves
+        state = dict(epoch=done, n_epoch=self.n_epoch, scores=_plain(self.scores), best=self.best, others=_everyone(random_states(self.dls))[1:], learner=learner_state(self.learn))
+        _first(self._write, state, [BEST, LAST] if best else [LAST])
     self.done = done
 
 @patch
