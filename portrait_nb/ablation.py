@@ -29,7 +29,7 @@ from .report import draw_intervals, score_differences, score_draws
 from .runs import KeepRun, environment, pack, read_checkpoint, write_safely
 from .style import INK, aspect_colour
 from .synth import PRESETS, make_portraits
-from .tasks import PORTRAIT, Tasks
+from .tasks import PORTRAIT, Tasks, feature_plan
 from .weighting import LogitAdjustment
 
 # %% ../nbs/20_ablation.ipynb #fc5fe0fb
@@ -168,12 +168,18 @@ def _pictures(paths, n=64):
     "The bytes of some of the pictures, spread over the table"
     return hashlib.sha256(b''.join(Path(o).read_bytes() if Path(o).exists() else b'' for o in paths[::max(1, len(paths)//n)])).hexdigest()
 
+def _since(dls, row):
+    "What the library does otherwise than when the first results were written down"
+    bias = [] if row.bias=='none' else [f'bias: {row.bias}']
+    plans = [feature_plan(dls.tasks, 2**20, even=o) for o in (False,True)] if row.split=='fss' else [0,0]
+    return bias if plans[0]==plans[1] else [*bias, 'dimensions by labels']
+
 def run_key(dls, row:Row, scale:Scale, seed:int, cameras:bool=False)->str:
     "Ten letters that stand for a row (but for its name), a scale, a seed, the table, some of its pictures, and the rule of scoring"
     about = [{f.name: getattr(o, f.name) for f in fields(o) if f.name not in ('name','stand_ins','bias') and getattr(o, f.name)!=f.default} for o in (row,scale)]
     augment = next(([o.size,o.pad,*(float(m.p) for m in o.steps)] for o in dls.train.after_batch.fs if isinstance(o, Augment)), None)
     data = [(o.dataset.df.to_csv(index=False),_pictures(o.dataset.paths)) for o in (dls.train,dls.valid)]
-    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else []), *([f'bias: {row.bias}'] if row.bias!='none' else [])], sort_keys=True)
+    text = json.dumps([about, scale.network(row.backbone), int(seed), data, dls.tasks.to_dict(), list(dls.size), dls.train.bs, augment, *(['cameras'] if cameras else []), *_since(dls, row)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 def train_part(dls, row:Row, scale:Scale, seed:int, names, folder:Path, cameras:bool=False)->dict: # `names`: the sub-tasks of this network

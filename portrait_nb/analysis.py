@@ -34,8 +34,8 @@ def portrait_losses(tasks:Tasks, # the sub-tasks
 
 # %% ../nbs/13c_analysis.ipynb #6ef83ed9
 def _text(label):
-    if isinstance(label, list): return ' + '.join(label) or 'none'
-    return '-' if label is None else label
+    if isinstance(label, list): return ' + '.join(label) or 'none of these'
+    return '?' if label is None else label
 
 # %% ../nbs/13c_analysis.ipynb #1fe57e59
 def _answers(tasks, predicted, actual, i):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'COLUMNS', 'FAULTS', 'AnnotationError', 'AnnotationWarning', 'read_header', 'clean_path', 'matched',
-           'fixed_names', 'read_annotations', 'write_annotations', 'summarise', 'label_shares', 'plot_labels']
+           'fixed_names', 'read_annotations', 'read_rows', 'write_annotations', 'summarise', 'label_shares',
+           'plot_labels']
 
 # %% ../nbs/01_annotations.ipynb #fa7c27b3
 import codecs, csv as csvlib, difflib, errno, io, os, posixpath, re, stat, time, unicodedata, warnings
@@ -514,7 +515,8 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
                      n_workers:int=8,  # threads that open the images
                      verify=True,      # look at the files? False trusts that they are there and good; or the splits whose files are looked at
                      fixed=None,       # sub-tasks in which an identity cannot change: several labels end in a warning; None: gender, if it is one of them
-                     cameras:bool=False # is `source` a camera? Then a query wants a match from another one
+                     cameras:bool=False, # is `source` a camera? Then a query wants a match from another one
+                     lines:bool=False  # index the rows by their line in the file, instead of from 0
                     )->pd.DataFrame:   # strings only, `image` a posix path below `root`; with 'drop', `.attrs['left_out']` counts what is gone
     "Read an annotation table and check all of it: lines, cells, files, and rows against each other"
     if on_error not in ('raise', 'drop'): raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}.")
@@ -526,14 +528,21 @@ def read_annotations(csv,              # the table: comma-separated, UTF-8 with 
     if len(faults) and (on_error=='raise' or df.empty): raise AnnotationError(_message(csv, root, faults, n_rows, on_error=='drop'), faults)
     left_out = _left_out(csv, faults, n_rows)
     for o in _doubts(df, tasks, fixed, cameras): warnings.warn(AnnotationWarning(f"{csv}: {o}."), stacklevel=2)
-    df = df.reset_index(drop=True)
+    df = df.rename_axis('line') if lines else df.reset_index(drop=True)
     if on_error=='drop': df.attrs['left_out'] = left_out
     return df
+
+# %% ../nbs/01_annotations.ipynb #237db1c3
+def read_rows(csv,        # the table, as for `read_annotations`
+              tasks:Tasks # the sub-tasks; each has a column of its name
+             )->pd.DataFrame: # strings, a row a line, the line in the index
+    "The rows of a table in their one spelling, neither they nor the pictures checked; an `AnnotationError` if it is no table"
+    return _complete(_table(csv, tasks)[0], tasks).rename_axis('line')
 
 # %% ../nbs/01_annotations.ipynb #66f08b17
 def _not_strings(df):
     "`(row, column, cell)` of the first cell that is not a string, or None"
-    odd = [c for c in df if pd.api.types.infer_dtype(df[c], skipna=False) not in ('string', 'empty')]
+    odd = [c for c in df if pd.api.types.infer_dtype(df[c], skipna=False) not in ('string', 'empty') or df[c].isna().any()]
     return next(((i,c,o) for c in odd for i,o in zip(df.index, df[c]) if not isinstance(o, str)), None)
 
 def write_annotations(df:pd.DataFrame, # an annotation table, strings only

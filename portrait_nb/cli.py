@@ -7,7 +7,7 @@ __all__ = ['READERS', 'says_why', 'portrait_synth', 'portrait_demo', 'portrait_i
            'portrait_eval', 'portrait_interpret', 'portrait_ablate']
 
 # %% ../nbs/30_cli.ipynb #9903d607
-import io, json, os, sys, warnings
+import codecs, io, json, os, sys, warnings
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from fastcore.script import call_parse, store_true
 from functools import wraps
@@ -31,10 +31,23 @@ def _plain_warnings(command):
         try: yield
         finally: warnings.formatwarning = usual
 
+def _plainly(error):
+    "What stands for the characters that a terminal's alphabet lacks"
+    text = error.object[error.start:error.end]
+    return ''.join(_PLAIN.get(o, '?') for o in text), error.end
+
+_PLAIN = {'─': '-', '…': '...', '█': '#', '✓': 'yes', '✗': 'no', '·': '-', '’': "'"}
+codecs.register_error('portrait_nb.plain', _plainly)
+
+def _say_in_any_alphabet():
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='portrait_nb.plain')
+
 def says_why(f):
     "Turn the errors that a user can mend into one sentence and exit code 1"
     @wraps(f)
     def inner(*args, **kwargs):
+        _say_in_any_alphabet()
         try:
             with _plain_warnings(f.__name__), nullcontext() if _is_first() else redirect_stdout(io.StringIO()): return f(*args, **kwargs)
         except (ValueError, OSError, ImportError) as e: sys.exit(f'{f.__name__}: {e}')
@@ -66,16 +79,18 @@ def portrait_demo(out:str='out/demo',  # scores.csv, the model and interpretatio
     import matplotlib
     matplotlib.use('agg')
     from portrait_nb.demo import run_demo
+    from portrait_nb.learner import score_sheet
     table = run_demo(out, data, preset, seed, **({} if epochs is None else dict(n_epoch=epochs)))
-    print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{table.round(3).to_string()}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
+    print(f"\nDrawn portraits, preset '{preset}'; these numbers say nothing about photographs.\n\n{score_sheet(table)}\n\nWritten to {out}: scores.csv, losses.csv, run.json, model/, interpretation.png")
 
 # %% ../nbs/30_cli.ipynb #cc319708
-def _near_names(columns):
-    "`{sub-task of the paper: column}` where none has its name, but one nearly, from the first letter on: `weight` is not `height`"
+def _near_names(columns, names=None):
+    "`{sub-task: column}` where no column has its name, but one nearly, from the first letter on: `weight` is not `height`; by default of the paper's sub-tasks"
     from portrait_nb.annotations import COLUMNS, _nearest
     from portrait_nb.tasks import PORTRAIT
-    free = [o for o in columns if o and o not in (*COLUMNS, *PORTRAIT.names)]
-    near = {t: _nearest(t, [o for o in free if o[0].casefold()==t[0]]) for t in PORTRAIT.names if t not in columns}
+    names = PORTRAIT.names if names is None else names
+    free = [o for o in columns if o and o not in (*COLUMNS, *PORTRAIT.names, *names)]
+    near = {t: _nearest(t, [o for o in free if o[0].casefold()==t[0]]) for t in names if t not in columns}
     return {t:o for t,o in near.items() if o}
 
 def _paper_tasks(csv, columns):
@@ -247,25 +262,31 @@ def _finish(run):
     else: print('Nothing is scored: that takes rows whose split is gallery, and for an identity others whose split is query.')
 
 def _report(scores, fname=None):
-    "Print the scores, and in which sub-tasks a guess would do better; write them too, where `fname` says so"
+    "Print the scores; write them too, where `fname` says so"
     from portrait_nb.learner import score_sheet, score_table
-    from portrait_nb.report import below_majority
     table = score_table(plain=True, model=scores)
     print(score_sheet(table))
-    if lost := below_majority(scores.attributes) if hasattr(scores, 'attributes') else '': print(f'\n{lost}')
     if fname:
         table.round(5).to_csv(fname)
         print(f'\nWritten to {fname}')
 
 # %% ../nbs/30_cli.ipynb #c84b70d8
 def _table_and_faults(csv, root, tasks, cameras=False):
-    "The table, and what `read_annotations` refuses in it ('' if nothing)"
-    import pandas as pd
-    from portrait_nb.annotations import AnnotationError, read_annotations
-    try: return read_annotations(csv, root, tasks, cameras=cameras), ''
-    except AnnotationError as e: faults = str(e)
-    try: return pd.read_csv(csv, dtype=str, keep_default_na=False, encoding='utf-8-sig'), faults
-    except ValueError: raise ValueError(faults) from None
+    "The table, its rows under their lines in the file, and what `read_annotations` refuses in it ('' if nothing)"
+    from portrait_nb.annotations import AnnotationError, read_annotations, read_rows
+    try: return read_annotations(csv, root, tasks, cameras=cameras, lines=True), ''
+    except AnnotationError as e: error = e
+    try: rows = read_rows(csv, tasks)
+    except AnnotationError: raise ValueError(str(error)) from None
+    return _without_faults(rows, error.faults, [o.name for o in tasks.attributes]), str(error)
+
+def _without_faults(rows, faults, attributes):
+    "What of the rows can be looked at: an empty cell for a wrong label, no row without a split or with a path that is none"
+    files = faults['kind'].isin(['missing file', 'unreadable file', 'duplicate image'])
+    lost = faults['column'].isin(['image', 'split']) & ~files
+    rows = rows.drop(index=faults['line'][lost].unique(), errors='ignore')
+    for column,part in faults[faults['column'].isin(attributes)].groupby('column'): rows.loc[rows.index.intersection(part['line']), column] = ''
+    return rows
 
 @call_parse
 @says_why
@@ -284,6 +305,7 @@ def portrait_lint(annotations:str,         # csv: image, split, identity, and a 
     tasks,root = _asked_tasks(tasks, annotations), Path(root or Path(annotations).parent)
     df,faults = _table_and_faults(annotations, root, tasks, cameras)
     if faults: print(f'fatal: {faults}\n')
+    if df.empty: sys.exit(1)
     found = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
     print(found)
     if faults or found.fatal: sys.exit(1)
@@ -317,6 +339,17 @@ def _write_report(report, folder, net, query, gallery, annotations, model, pictu
     if pictures and len(report.get('mistakes', ())): print("report.html holds pictures from the table: give it only to those who may see them, or write it with --no_pictures.")
 
 # %% ../nbs/30_cli.ipynb #7ae17480
+def _check_columns(csv, tasks):
+    "Refuse a table without a column for each sub-task of a model that is there"
+    from portrait_nb.annotations import read_header
+    columns = read_header(csv)
+    lost = [o for o in tasks.attributes if o.name not in columns]
+    near = _near_names(columns, [o.name for o in lost])
+    if not lost: return
+    if near: raise ValueError(f"{csv}: " + '; '.join(f"rename the column {o!r} to {t!r}" for t,o in near.items()) + ", as the model calls it.")
+    names = ', '.join(repr(o.name) for o in lost)
+    raise ValueError(f"{csv} has no column {names}, and the model answers that; add it, and leave its cells empty where nothing is known.")
+
 @call_parse
 @says_why
 def portrait_eval(model:str,        # folder of a saved model
@@ -340,6 +373,7 @@ def portrait_eval(model:str,        # folder of a saved model
     root = root or Path(annotations).parent
     net = load_portrait_model(model, default_device())
     if report: by = _group_makers(net.tasks, by)
+    _check_columns(annotations, net.tasks)
     df = read_annotations(annotations, root, net.tasks, on_error='drop' if drop else 'raise', verify=('query','gallery'), cameras=cameras)
     query,gallery = (portrait_dl(df[df.split==k], root, net.tasks, net.size, bs=64) for k in ('query','gallery'))
     train = Portraits(df[df.split=='train'], root, net.tasks).labels

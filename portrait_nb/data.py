@@ -443,10 +443,15 @@ class Photos(Portraits):
         self.paths,self.df,self.root,self.tasks,self.size = paths,df.reset_index(drop=True),Path(root),tasks,tuple(size)
         self.groups = np.full(len(df), '')
 
+def _opened(data):
+    "The bytes of a picture's file, opened"
+    try: return Image.open(io.BytesIO(data))
+    except OSError: raise PictureError(f"These {len(data):,} bytes are no picture's file: read the bytes of a JPEG or PNG, or pass a path.") from None
+
 def _photo(o, root):
     "One picture as `read_portrait` takes it"
     if isinstance(o, (str,Path)): return Path(root or '')/o
-    if isinstance(o, bytes): return io.BytesIO(o)
+    if isinstance(o, bytes): return _opened(o)
     if not isinstance(o, Tensor): return o
     if o.dtype!=torch.uint8 or o.ndim!=3 or len(o)!=3: raise ValueError(f"A tensor must be one picture of bytes, (3, H, W) uint8, as dls.valid_ds[0][0] is; this one is {tuple(o.shape)} of {str(o.dtype).removeprefix('torch.')}.")
     return o.permute(1,2,0).cpu().numpy()

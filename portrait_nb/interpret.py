@@ -24,13 +24,13 @@ from .model import PortraitNet, weights_digest
 from .pictures import PICTURES, PictureError, open_picture, walk_pictures
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
 from .tasks import Tasks
-from .words import label_words, word
+from .words import NONE, label_words, word
 
 # %% ../nbs/21_interpret.ipynb #c455e6ed
 @dataclass
 class Portrait:
     "What a model says of one image"
-    labels:dict          # {task: label}, or a list of labels where several may hold
+    labels:dict          # {task: label}, or a list of labels where several may hold; [] is none of these
     probabilities:dict   # {task: {label: probability}}
     embedding:np.ndarray # (D,) float32 of length 1, for retrieval; None if the model knows no identity task
     tasks:Tasks          # the sub-tasks it was asked
@@ -46,7 +46,7 @@ class Portrait:
         some = v if isinstance(v, list) else [v]
         some = sorted(some, key=lambda o: -p[o])
         more = f' +{len(some)-2}' if len(some)>2 else ''
-        return ', '.join(f'{o} {p[o]:.0%}' for o in some[:2])+more or f'none above 50% ({max(p, key=p.get)} {max(p.values()):.0%})'
+        return ', '.join(f'{o} {p[o]:.0%}' for o in some[:2])+more or f'none of these ({max(p, key=p.get)} {max(p.values()):.0%})'
 
 def _told(task, logits):
     "Label(s) and probabilities of one sub-task from its (n_labels,) logits"
@@ -144,7 +144,7 @@ def gallery(self:Interpreter,
             except PictureError: bad.append(name)
         if images: embs.append(self.outputs(images)[0])
     if bad: warnings.warn(f"{len(bad)} of {len(df)} pictures cannot be read and are left out of the gallery: {', '.join(bad[:5])}{' ...' if len(bad)>5 else ''}.")
-    if not good: raise ValueError("None of the pictures of the gallery can be read.")
+    if not good: raise ValueError(f"None of the {len(df)} pictures of the gallery can be read below '{root}'; is that the folder where their paths start? Name it: gallery(photos, root=...).")
     return Gallery(df.iloc[good].reset_index(drop=True), np.concatenate(embs), root, weights_digest(self.model))
 
 # %% ../nbs/21_interpret.ipynb #974204ec
@@ -250,9 +250,11 @@ def _draw_bars(ax, portrait, actual):
         ax.barh(y, p, color=aspect_colour(t.aspect, portrait.tasks.aspects), alpha=.85, height=.62)
         truth = label_words([actual.get(t.name)], t.labels)[0]
         given = portrait.labels[t.name]
-        right = set(truth.split('|'))==set(given if isinstance(given, list) else [given])
+        known = set() if truth==NONE else set(truth.split('|'))
+        right = known==set(given if isinstance(given, list) else [given])
         ax.text(.02, y, portrait.told(t.name), va='center', fontsize=9, color=INK)
-        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+truth.replace('|', ' + '), va='center', fontsize=8.5, color=RIGHT if right else WRONG)
+        words = 'none of these' if truth==NONE else truth.replace('|', ' + ')
+        if truth: ax.text(1.03, y, ('✓ ' if right else '✗ ')+words, va='center', fontsize=8.5, color=RIGHT if right else WRONG)
     n = len(portrait.tasks.attributes)
     ax.set(yticks=range(n), yticklabels=[t.name for t in portrait.tasks.attributes], ylim=(n-.4,-.6), xlim=(0,1.55), xticks=[0,.25,.5,.75,1], xlabel='probability')
     ax.grid(False)

@@ -28,7 +28,7 @@ from .callbacks import FusedAdam, LossRecorder, OnDevice
 from .data import Augment, Normalise, PortraitLoader, PortraitLoaders, Portraits, label_of
 from .losses import PortraitLoss, is_labelled
 from .metrics import NoTrueMatch, RetrievalScores, piq, retrieval_scores
-from .model import PortraitNet
+from .model import PortraitNet, weights_digest
 from .report import attribute_scores, below_majority, portrait_report, save_report
 from .synth import CLAIM
 from .tasks import Task, Tasks
@@ -63,18 +63,13 @@ def _check_training(self:PortraitLearner):
     if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
     if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
     if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
+    for cb in self.cbs:
+        if isinstance(cb, MixHandler): raise NotImplementedError(f"{type(cb).__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
 
 @patch
-def fit(self:PortraitLearner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
-    "fastai's `fit`, once the loaders are seen to fit the network"
+def _do_fit(self:PortraitLearner):
     self._check_training()
-    Learner.fit(self, n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
-
-@patch
-def add_cb(self:PortraitLearner, cb):
-    kind = cb if isinstance(cb, type) else type(cb)
-    if issubclass(kind, MixHandler): raise NotImplementedError(f"{kind.__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
-    return Learner.add_cb(self, cb)
+    Learner._do_fit(self)
 
 # %% ../nbs/14_learner.ipynb #7fbb45b9
 def _learner(dls, model, lr, wd, cbs, **kwargs):
@@ -196,7 +191,7 @@ class PortraitScores(dict):
     def __init__(self, scores, attributes):
         super().__init__(scores)
         self.attributes = attributes # as `attribute_scores` returns them
-    def __repr__(self): return '\n'.join(o for o in (score_sheet(score_table(model=self)), below_majority(self.attributes)) if o)
+    def __repr__(self): return score_sheet(score_table(model=self))
 
 def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
                 **columns)->pd.DataFrame: # a column a model, and its accuracies in another: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`; 'majority' and its accuracies last
@@ -213,10 +208,12 @@ def score_table(plain:bool=False, # the means over queries too, as Market-1501's
 
 def score_sheet(table:pd.DataFrame # of `score_table`
                )->str:
-    "A table of scores as text, a model's name above its columns"
-    table = table.rename_axis(None)
-    if len(table.columns)>1: table.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in table.columns])
-    return table.round(3).to_string(na_rep='', header=len(table.columns)>1)
+    "A table of scores as text, a model's name above its columns; below it, where the first model is less often right than the majority guess"
+    beside = [f'{table.columns[0]} accuracy','majority accuracy']
+    lost = below_majority(table[beside].dropna().set_axis(['accuracy','majority_accuracy'], axis=1)) if set(beside)<=set(table) else ''
+    shown,many = table.rename_axis(None).round(3),len(table.columns)>1
+    if many: shown.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in shown])
+    return shown.to_string(na_rep='', header=many) + (f'\n\n{lost}' if lost else '')
 
 # %% ../nbs/14_learner.ipynb #4ee302f2
 def score_portraits(tasks:Tasks,  # the sub-tasks
@@ -298,13 +295,8 @@ def report_about(model:PortraitNet,   # whose report it is
     data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks.names
     preset = data[0].root/CLAIM
     drawn = f"Drawn by portrait_nb ({json.loads(preset.read_text()).get('preset')}): nobody is shown, and the scores say nothing about photographs." if preset.is_file() else ''
-    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=_digest(model),
+    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=weights_digest(model),
                 Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits=drawn)
-
-def _digest(model):
-    "Of the weights, where `model` can tell one"
-    from portrait_nb import model as models
-    return models.weights_digest(model) if hasattr(models, 'weights_digest') else ''
 
 def evaluate_model(model:PortraitNet,    # trained or not
                    query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
@@ -395,6 +387,13 @@ class GatherPortraits(GatherPredsCallback):
         self.targets.append(labels)
         for folder,o in ((self.save_preds, logits), (self.save_targs, labels)):
             if folder is not None: torch.save(o, Path(folder)/str(self.iter))
+
+    def after_validate(self):
+        self.preds = _joined(self.preds)
+        self.targets = _joined([o[0] for o in self.targets]) if self.targets[0] else None
+        if self.with_input: self.inputs = torch.cat([o[0] for o in self.inputs])
+
+def _joined(batches): return {k: torch.cat([o[k] for o in batches]) for k in batches[0]}
 
 @patch
 def _to_judge(self:PortraitLearner, ds_idx, dl):

@@ -258,9 +258,9 @@ FEW = 5 # people below which an interval would promise too much
 
 def _grouped(groups, n):
     "`(names, at)`: the groups, sorted, and (n,) the number of each portrait's, -1 where a name is missing"
-    table = pd.DataFrame({k: words(v).reset_index(drop=True) for k,v in groups.items()})
+    table = pd.DataFrame({k: pd.Series(list(v), dtype=object) for k,v in groups.items()})
     if len(table)!=n: raise ValueError(f"groups name {len(table)} portraits, and there are {n}.")
-    known = (table!='').all(axis=1).to_numpy()
+    known = (table.apply(words)!='').all(axis=1).to_numpy()
     at = np.full(n, -1)
     at[known] = table[known].groupby(list(groups)).ngroup()
     return list(table[known].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at
@@ -369,8 +369,8 @@ def subgroup_note(table:pd.DataFrame # of `subgroup_scores`
     by_group = scored.groupby(level=[k for k in table.index.names if k!='sub-task']).any()
     if not scored.any(): return f"None of the {len(by_group)} groups is scored: each has fewer than {at_least} labelled portraits."
     told = f"{by_group.sum()} groups are compared in {scored.groupby(level='sub-task').any().sum()} sub-tasks: {scored.sum()} errors, each with its interval at {level:.0%}."
-    luck = (1-level)*scored.sum()
-    told += f" About {luck:.0f} such intervals miss their true value by luck alone." if luck>=1 else " Even a single such interval may miss its true value by luck."
+    luck = max(1, round((1-level)*scored.sum()))
+    told += f" By luck alone about {luck} of them {'misses its' if luck==1 else 'miss their'} true value."
     told += " So one gap is no finding. Look whether it is wide, whether it comes back in another sub-task or another test set, and how many people stand behind it."
     small = len(by_group)-by_group.sum()
     return told + (f" {small} of {len(by_group)} groups have fewer than {at_least} labelled portraits and are not scored: of them we know nothing." if small else '')
@@ -403,7 +403,7 @@ def _worst(task, predicted, actual, p, k):
     wrong = (predicted!=actual) & (actual!=-1)
     sure = np.where(wrong, np.maximum(p, 1-p), 0).max(1) if several else np.where(wrong, p.max(1), 0)
     rows = [i for i in np.argsort(-sure, kind='stable')[:k] if sure[i]>0]
-    def named(o): return '|'.join(np.array(task.labels)[o==1]) or 'none' if several else task.labels[int(o)]
+    def named(o): return '|'.join(np.array(task.labels)[o==1]) or 'none of these' if several else task.labels[int(o)]
     return [(i, named(actual[i]), named(predicted[i]), sure[i]) for i in rows]
 
 def worst_mistakes(labels,         # {sub-task: (predicted, actual)} as `macro_f1` takes them
@@ -490,9 +490,10 @@ def _table_html(table, caption, heads=1):
         text = o if isinstance(o, _Html) else _told(o)
         if i<heads: return f'<th scope="row">{text}</th>'
         return f'<td>{text}</td>' if isinstance(o, str) else f'<td class="n">{text}</td>'
-    head = ''.join(f'<th scope="col">{escape(str(o))}</th>' for o in table.columns)
+    numbers = [pd.api.types.is_numeric_dtype(o) for _,o in table.items()]
+    head = ''.join(f'<th scope="col"{" class=n" if number else ""}>{escape(str(o))}</th>' for o,number in zip(table.columns, numbers))
     rows = ''.join(f"<tr>{''.join(cell(o, i) for i,o in enumerate(row))}</tr>\n" for row in table.itertuples(index=False, name=None))
-    return f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
 
 def _line(value, low, high, mark=np.nan):
     "An interval from 0 to 1 as a line with a dot; `mark`: another value, as a tick"
@@ -507,19 +508,20 @@ def _picture_html(path, alt, height=128):
     "A small JPEG inside the page; a note where there is none"
     try: img = open_picture(path, size=(height,height))
     except (OSError, ValueError): return '<p class="lost">This picture cannot be read.</p>'
-    img.thumbnail((height,height))
+    img.thumbnail((2*height,height))
     buffer = io.BytesIO()
     img.save(buffer, 'JPEG', quality=80)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" width="{img.width}" height="{img.height}" alt="{escape(alt)}">'
+    width = round(height*img.width/img.height)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" width="{width}" height="{height}" alt="{escape(alt)}">'
 
 # %% ../nbs/12b_report.ipynb #f60e18a5
 def _scores_html(report):
     "The scores of the search, and those of each sub-task beside the majority guess"
     intervals,beside = report['intervals'],report.get('accuracy')
     known = [] if beside is None else list(beside.index)
-    whole = intervals.loc[[k for k in intervals.index if k not in known]]
+    whole = intervals.loc[sorted((k for k in intervals.index if k not in known), key='PIQ'.__ne__)]
     whole = whole.assign(**{'from 0 to 1': [_line(*o) for o in whole.itertuples(index=False)]}).reset_index(names='score')
-    parts = [_table_html(whole, 'Over all: PIQ and the search, each with its interval over people')] if len(whole) else []
+    parts = [_table_html(whole, 'PIQ and the search, with intervals over people')] if len(whole) else []
     if known:
         f1 = intervals.loc[known]
         table = pd.DataFrame({'sub-task': known, 'macro F1': f1.value.array, 'low': f1.low.array, 'high': f1.high.array, 'majority F1': beside.majority_macro_f1.array,
@@ -539,9 +541,9 @@ def _groups_html(report):
         heads = part.index.nlevels
         lines = [_line(o.error, o.low, o.high) for o in part.itertuples()]
         shown = part.rename(columns=dict(error='wrong', f1='F1', f1_low='low ', f1_high='high ', labels='labels in F1', of_labels='of')).assign(**{'wrong from 0 to 1': lines}).reset_index()
-        parts.append(_table_html(shown, f'{name}: who is told wrongly', heads))
+        parts.append(_table_html(shown, f'{name}: the share that is wrong, by group', heads))
         kinds = report['subgroup_errors'].loc[[name]].droplevel('sub-task')
-        shown = kinds.rename(columns=dict(borne='bear it', missed='of these not given it', missed_low='low', missed_high='high', others='do not', falsely='of these given it', falsely_low='low ', falsely_high='high ')).reset_index()
+        shown = kinds.rename(columns=dict(borne='have the label', missed='missed', missed_low='low', missed_high='high', others='have not', falsely='wrongly given', falsely_low='low ', falsely_high='high ')).reset_index()
         parts.append(f'<details><summary>{escape(name)}: both kinds of error, by label</summary>{_table_html(shown, f"{name}: both kinds of error", heads+1)}</details>')
     if 'subgroup_search' in report and len(report['subgroup_search']): parts.append(_table_html(report['subgroup_search'].reset_index(), 'How well the queries of each group find their person', report['subgroup_search'].index.nlevels))
     return ''.join(parts)
@@ -557,7 +559,7 @@ def _confusion_html(table, name):
     def cell(n, s): return f'<td class="n" style="background:rgba(59,111,182,{.75*s:.2f})">{n:,}</td>'
     rows = ''.join(f"<tr><th scope='row'>{escape(i)}</th>{''.join(map(cell, wide.loc[i], share.loc[i]))}</tr>" for i in wide.index)
     head = ''.join(f'<th scope="col">{escape(o)}</th>' for o in wide.columns)
-    return f'<div class="wide"><table><caption>{escape(name)}: a row is borne, a column is given</caption><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table><caption>Across: what the model said</caption><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 def _reliability_html(table, error, name):
     "How often the model is right when it is so sure, as a curve"
@@ -580,21 +582,21 @@ def _mistakes_html(table, root, pictures):
 
 def _task_html(report, name, root, pictures):
     "All about one sub-task"
-    labels = report['labels'].loc[name].reset_index()
-    parts = [f'<section><h3>{escape(name)}</h3>', _table_html(labels, f'{name}, by label'), _confusion_html(report['confusion'].loc[name], name)]
-    if 'calibration' in report and name in report['calibration']:
-        parts.append(_reliability_html(report['reliability'].loc[name], report['calibration'][name], name))
-        mistakes = report['mistakes']
-        parts += ['<h4>Sure and wrong</h4>', _mistakes_html(mistakes[mistakes.index==name], root, pictures)]
-    return ''.join(parts)+'</section>'
+    labels = report['labels'].loc[name].reset_index().rename(columns=dict(borne='have it', claimed='said', f1='F1'))
+    tables = [_table_html(labels, 'Each label'), _confusion_html(report['confusion'].loc[name], name)]
+    calibrated = 'calibration' in report and name in report['calibration']
+    if calibrated: tables.append(_reliability_html(report['reliability'].loc[name], report['calibration'][name], name))
+    mistakes = ''
+    if calibrated: mistakes = f"<h4>Sure and wrong</h4>{_mistakes_html(report['mistakes'][report['mistakes'].index==name], root, pictures)}"
+    return f"<section><h3>{escape(name)}</h3><div class='row'>{''.join(tables)}</div>{mistakes}</section>"
 
 # %% ../nbs/12b_report.ipynb #aaf84860
 _CSS = """body{font:16px/1.5 system-ui,sans-serif;color:#2b2b33;background:#fff;max-width:66rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.7rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd}h3{margin-top:2rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{color:#555}dd{margin:0;overflow-wrap:anywhere}
-.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.88rem}caption{text-align:left;font-weight:600;padding:.3rem 0}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.88rem}caption{text-align:left;font-weight:600;padding:.3rem 0;white-space:nowrap}
 th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #e5e5e5}thead th{color:#555;font-weight:600;vertical-align:bottom}tbody th{font-weight:400}
-.n{text-align:right;font-variant-numeric:tabular-nums}.row{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:.5rem 0;max-width:10rem}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.row{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:flex-start}figure{margin:.5rem 0;max-width:10rem}
 figcaption{font-size:.85rem;line-height:1.3}small{color:#555;overflow-wrap:anywhere}.warning,.people{border-left:4px solid #d23b3b;padding:.4rem .8rem;background:#fbf3f3}.lost{color:#555;width:8rem}"""
 
 _CAUTION = ("People are shown and judged here. These scores hold for these portraits, not for other people, cameras or years. "

@@ -10,7 +10,7 @@ __all__ = ['RESERVED', 'SCORES', 'BESIDE', 'PORTRAIT', 'Task', 'Tasks', 'largest
 import difflib
 import torch
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from fastcore.basics import patch, patch_to
 from .style import INK, aspect_colour, chart
@@ -140,11 +140,25 @@ def to_dict(self:Tasks)->dict:
     return dict(tasks=[dict(name=o.name, aspect=o.aspect, labels=None if o.labels is None else list(o.labels),
                             multilabel=o.multilabel, identity=o.identity) for o in self])
 
+_KEYS = [o.name for o in fields(Task)]
+_EXAMPLE = '{"tasks": [{"name": "hat", "aspect": "appearance", "labels": ["none", "cap"]}, ...]}'
+
+def _as_task(n, entry):
+    "The `n`th entry of a list of sub-tasks"
+    if not isinstance(entry, dict): raise ValueError(f"entry {n} of the sub-tasks is {entry!r}, but they are written {_EXAMPLE}.")
+    which = f"'{entry['name']}'" if 'name' in entry else f"number {n}"
+    if odd := [o for o in entry if o not in _KEYS]:
+        near = difflib.get_close_matches(odd[0], _KEYS, 1)
+        raise ValueError(f"sub-task {which} has a key '{odd[0]}'; " + (f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(_KEYS)}."))
+    if lost := [o for o in _KEYS[:3] if o not in entry]: raise ValueError(f"sub-task {which} has no '{lost[0]}'" + ("; null for the identity." if lost[0]=='labels' else '.'))
+    return Task(**entry)
+
 @patch_to(Tasks, cls_method=True)
 def from_dict(cls, d:dict)->Tasks:
     "What `to_dict` wrote, checked again as if typed by hand"
-    try: return cls(Task(**o) for o in d['tasks'])
-    except (KeyError, TypeError) as e: raise ValueError(f"These are not tasks as `Tasks.to_dict` writes them: {e}.") from None
+    entries = d.get('tasks') if isinstance(d, dict) else None
+    if not isinstance(entries, (list, tuple)): raise ValueError(f"sub-tasks are written {_EXAMPLE}, and this is {'a list' if isinstance(d, list) else 'something else'}.")
+    return cls([_as_task(n, o) for n,o in enumerate(entries, 1)])
 
 # %% ../nbs/00_tasks.ipynb #4277cd44
 def largest_remainder(total:int, # how many whole things to give away

@@ -1,5 +1,5 @@
 "The commands as a user runs them: round trips on tiny sets, and the sentences in which mistakes end."
-import json, shutil, subprocess, sys
+import json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import matplotlib
@@ -117,7 +117,7 @@ def test_columns_that_only_sound_alike_are_the_users(people, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('content, words', [
-    (b'{', 'not json'), (b'[]', 'not tasks as'), (b'\xff\xfe', 'not UTF-8'), (b'{"tasks": [{"name": "hat", "aspect": "clothes", "labels": ["one"]}]}', "'hat' has 1 label"), (None, 'no such file')])
+    (b'{', 'not json'), (b'[]', 'and this is a list'), (b'\xff\xfe', 'not UTF-8'), (b'{"tasks": [{"name": "hat", "aspect": "clothes", "labels": ["one"]}]}', "'hat' has 1 label"), (None, 'no such file')])
 def test_task_files_that_are_none(people, tmp_path, content, words):
     if content is not None: (tmp_path/'t.json').write_bytes(content)
     train_fails(people/'my.csv', tmp_path/'out', '--tasks', 't.json', words, tasks=str(tmp_path/'t.json'))
@@ -204,6 +204,40 @@ def test_lint_exits_1_where_it_is_fatal(portraits, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: cli.portrait_lint(str(tmp_path/'leak.csv'), root=str(root), bs=16)
     assert e.value.code == 1 and 'in train and in the test' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='k must be a whole number, 2 or more'): cli.portrait_lint(str(root/'annotations.csv'), k=0)
+
+
+def test_lint_of_a_table_with_faults_says_the_rest_too(portraits, tmp_path, capsys):
+    root, df = portraits
+    bad = df.assign(gender=['males', *df.gender[1:]], split=[*df.split[:-1], 'tests'])
+    bad.loc[2, 'image'] = '../secret.jpg'
+    bad.to_csv(tmp_path/'bad.csv', index=False)
+    with pytest.raises(SystemExit) as e: cli.portrait_lint(str(tmp_path/'bad.csv'), root=str(root), bs=16)
+    told = capsys.readouterr().out
+    assert e.value.code == 1 and "'males' is no label of gender" in told and "did you mean 'test" not in told and '0 fatal' in told
+
+
+def test_lint_names_the_lines_of_the_file(people, tmp_path, capsys):
+    lines = (people/'my.csv').read_text().splitlines()
+    (tmp_path/'gaps.csv').write_text('\n'.join([lines[0], '', '', *lines[1:]]))
+    cli.portrait_lint(str(tmp_path/'gaps.csv'), root=str(people/'photos'), bs=4, least=100)
+    told = capsys.readouterr().out.splitlines()
+    at = next(i for i, o in enumerate(told) if o.startswith('warning: gender'))
+    assert {o.split()[0] for o in told[at+2:at+10] if o.strip().endswith('male')} <= {str(i) for i in range(4, 10)} and any(o.split()[:2] == ['line'] or 'line' in o for o in told[at:at+6])
+
+
+def test_eval_of_a_table_without_a_column(trained, people, tmp_path):
+    df = pd.read_csv(people/'my.csv')
+    df.drop(columns='gender').to_csv(tmp_path/'less.csv', index=False)
+    df.rename(columns=dict(gender='Gender')).to_csv(tmp_path/'near.csv', index=False)
+    for csv, words in (('less', "no column 'gender', and the model answers that; add it"), ('near', "rename the column 'Gender' to 'gender'")):
+        with pytest.raises(SystemExit, match=words): cli.portrait_eval(str(trained/'model'), str(tmp_path/f'{csv}.csv'), root=str(people/'photos'))
+
+
+def test_a_terminal_with_another_alphabet(people, tmp_path):
+    (tmp_path/'bad.csv').write_text('image,split,gender\na.jpg,train,males\n')
+    run = subprocess.run([sys.executable, '-c', f"from portrait_nb.cli import portrait_lint; portrait_lint({str(tmp_path/'bad.csv')!r})"],
+                         capture_output=True, env={**os.environ, 'PYTHONIOENCODING': 'cp1252'}, text=True, encoding='cp1252')
+    assert run.returncode == 1 and '  ------' in run.stdout and "'males' is no label" in run.stdout and 'codec' not in run.stderr
 
 
 def test_what_trains_is_written_into_the_run(people, tmp_path):

@@ -1,6 +1,8 @@
 "Describing odd pictures, and searching."
 import json
 from copy import deepcopy
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from portrait_nb import interpret
 from portrait_nb.data import PictureError, portrait_dls, read_portrait
-from portrait_nb.interpret import Gallery, Interpreter, load_gallery, plot_interpretation
+from portrait_nb.interpret import Gallery, Interpreter, Portrait, _draw_bars, _told, load_gallery, plot_interpretation
 from portrait_nb.learner import fss_learner, load_portrait_model, save_portrait_model
 from portrait_nb.model import PortraitNet, weights_digest
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
@@ -73,6 +75,21 @@ def test_a_learner_can_go_on_training_after_it_was_asked(portraits, look):
     model = look.model
     Interpreter(model, 'cpu').outputs([portraits[0]/portraits[1].image[0]])
     assert not any(p.is_inference() for p in model.parameters())
+
+
+def test_none_of_these_is_right_where_the_table_says_so():
+    hats = Tasks([Task('hats', 'appearance', ['cap','straw'], multilabel=True)])
+    none,_ = _told(hats['hats'], torch.tensor([-2.,-1]))
+    said = Portrait(dict(hats=none), dict(hats=dict(cap=.1, straw=.3)), None, hats)
+    words = lambda truth: _drawn_words(said, dict(hats=truth))
+    assert words('-')==['none of these (straw 30%)', '✓ none of these']
+    assert words('cap')[1]=='✗ cap' and len(words(''))==1
+
+def _drawn_words(said, actual):
+    fig,ax = plt.subplots()
+    _draw_bars(ax, said, actual)
+    plt.close(fig)
+    return [o.get_text() for o in ax.texts]
 
 
 # --- tensors

@@ -1,24 +1,38 @@
 "Training, scoring, saving and loading, on pictures that the tests make."
 import json
+import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import fastai.interpret
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.all import CSVLogger, MixedPrecision, SaveModelCallback
-from sklearn.metrics import f1_score
+from fastai.callback.all import Callback, CSVLogger, CutMix, MixedPrecision, MixUp, SaveModelCallback
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi, error_rate, top_k_accuracy
+from fastai.vision.all import resnet18, vision_learner
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, multilabel_confusion_matrix
 
+from conftest import write_set
+from portrait_nb.analysis import PortraitInterpretation
 from portrait_nb.callbacks import BF16, SkipValidation
-from portrait_nb.data import portrait_dls
 from portrait_nb import learner as learner_module
-from portrait_nb.learner import chance_scores, evaluate_model, fss_learner, load_portrait_model, paper_lr, run_model, save_portrait_model, score_model, score_table
+from portrait_nb.data import normalise, portrait_dls
+from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, evaluate_model, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
+                                 save_portrait_model, score_model, score_table)
+from portrait_nb.losses import class_loss
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
+matplotlib.use('agg')
 MARKET = Tasks([PORTRAIT['identity'], PORTRAIT['gender'], PORTRAIT['age']])
 ATTRIBUTES = Tasks(PORTRAIT.attributes)
 LISTS = dict(portrait=PORTRAIT, market=MARKET, attributes=ATTRIBUTES, identity=Tasks([PORTRAIT['identity']]), age=Tasks([PORTRAIT['age']]))
@@ -266,8 +280,7 @@ def test_synchronised_norms_are_not_decayed_either(portraits):
     assert any(twin.opt.state[p].get('do_wd', True) for p in twin.model.parameters())
 
 
-def test_what_fastai_offers_and_portraits_cannot_use_says_so(portraits):
-    with pytest.raises(NotImplementedError, match='save_portrait_model'): learner(portraits).export()
+def test_what_fastai_offers_and_portraits_cannot_use_says_so():
     code = "from fastai.distributed import *; from portrait_nb.learner import PortraitLearner; PortraitLearner.distrib_ctx(None)"
     told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
     assert 'import portrait_nb.distributed first' in told.splitlines()[-1]
@@ -283,3 +296,288 @@ def test_a_model_from_before_aspects_of_few_labels_had_fewer_dimensions(portrait
     (folder/'portrait.json').write_text(json.dumps(old))
     model = load_portrait_model(folder)
     assert [len(s.dims) for s in model.slices] == sizes['fss-even'] and model.split == 'fss-even'
+
+
+def quiet(learn):
+    "Without the bar, which a test's output does not need"
+    learn.remove_cbs([o for o in learn.cbs if type(o).__name__ == 'ProgressCallback'])
+    return learn
+
+
+@pytest.mark.parametrize('bs', [7, 16, 45])
+def test_get_preds_joins_dictionaries_over_uneven_batches(portraits, bs):
+    root, df = portraits
+    learn = quiet(fit(learner(portraits)))
+    dl = learn.dls.test_dl(df[df.split != 'train'], with_labels=True, bs=bs)
+    x, preds, targs, decided, losses = learn.get_preds(dl=dl, with_input=True, with_decoded=True, with_loss=True)
+    model = learn.model.eval()
+    with torch.no_grad(): logits = model(x)['logits']
+    rows = [class_loss(logits[t.name][i:i+1], targs[t.name][i:i+1]) if (targs[t.name][i] != -1).all() else torch.nan for t in PORTRAIT for i in range(len(x))]
+    alone = torch.tensor(rows).view(len(PORTRAIT), -1).nanmean(0)
+    torch.testing.assert_close(losses, alone, rtol=1e-4, atol=1e-5)
+    for t in PORTRAIT:
+        torch.testing.assert_close(preds[t.name], logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1), rtol=1e-4, atol=1e-5)
+        assert torch.equal(targs[t.name], dl.dataset.labels[t.name]) and len(decided[t.name]) == len(x)
+        assert torch.equal(decided[t.name], (preds[t.name] > .5).long() if t.multilabel else preds[t.name].argmax(1))
+
+
+def test_train_portraits_are_predicted_once_in_order_and_as_they_are(portraits):
+    learn = quiet(learner(portraits))
+    x, preds, targs = learn.get_preds(ds_idx=0, with_input=True)
+    train = learn.dls.train.dataset
+    assert torch.equal(x, normalise(torch.stack([train[i][0] for i in range(len(train))])))
+    assert torch.equal(targs['identity'], train.labels['identity']) and (targs['identity'] >= 0).any()
+    again = learn.get_preds(dl=learn.dls.train, act=torch.exp)[0]
+    assert set(again) == set(PORTRAIT.names) and len(again['age']) == len(train)
+    only = learn.get_preds(with_preds=False, with_targs=False, with_loss=True)
+    assert only[:2] == (None, None) and only[2].shape == (len(learn.dls.valid.dataset),)
+
+
+def test_predict_is_fastais_triple_in_words(portraits):
+    root, df = portraits
+    learn = quiet(learner(portraits))
+    file = root/df.image[60]
+    said, numbers, probabilities = learn.predict(file)
+    assert list(said) == [t.name for t in PORTRAIT.attributes]
+    for t in PORTRAIT.attributes:
+        p = probabilities[t.name]
+        assert p.shape == (t.n_labels,)
+        if t.multilabel: assert said[t.name] == [o for o, v in zip(t.labels, p) if v > .5]
+        else: assert said[t.name] == t.labels[int(p.argmax())] == t.labels[numbers[t.name]] and p.sum() == pytest.approx(1, abs=1e-5)
+    img = Image.open(file)
+    for photo in (str(file), img, np.array(img), file.read_bytes(), torch.from_numpy(np.array(img)).permute(2, 0, 1), df.iloc[60]):
+        assert learn.predict(photo)[0] == said
+    assert torch.equal(learn.predict(file, with_input=True)[0], learn.dls.valid.dataset[60-45][0])
+    with pytest.raises(TypeError, match='one photo'): learn.predict([file])
+    with pytest.raises(OSError, match='nothing.png'): learn.predict('nothing.png')
+    with pytest.raises(ValueError, match='identities only'): quiet(learner(portraits, LISTS['identity'])).predict(file)
+
+
+@pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
+def test_any_list_of_tasks_is_predicted_shown_and_interpreted(portraits, tasks):
+    learn = quiet(learner(portraits, tasks))
+    preds, targs = learn.get_preds()
+    assert set(preds) == set(targs) == set(tasks.names)
+    learn.show_results(max_n=2), learn.show_results(ds_idx=0, nrows=1, ncols=2, figsize=(4, 2))
+    learn.tta(n=1), learn.validate(), learn.summary()
+    interp = Interpretation.from_learner(learn, ds_idx=0)
+    interp.plot_top_losses(2), interp.plot_confusion_matrix(), interp.print_classification_report()
+    for t in learn.dls.tasks:
+        y, given = interp.targs[t.name], interp.decoded[t.name]
+        known = (y != -1) if y.ndim == 1 else (y != -1).all(1)
+        if t.multilabel: assert interp.confusion_matrix(t.name).diagonal().tolist() == multilabel_confusion_matrix(y[known], given[known])[:, 1, 1].tolist()
+        else: assert (interp.confusion_matrix(t.name) == confusion_matrix(y[known], given[known], labels=range(t.n_labels))).all()
+        values, rows = interp.top_losses(task=t.name)
+        assert len(rows) == known.sum() and known[rows].all() and (values[:-1] >= values[1:]).all()
+
+
+def test_fastais_interpretation_is_ours_by_import(portraits):
+    space = {}
+    exec('from fastai.vision.all import *\nfrom portrait_nb.learner import *', space)
+    for name in ('Interpretation', 'ClassificationInterpretation'): assert space[name] is PortraitInterpretation
+    assert space['load_learner'] is load_learner
+    with pytest.raises(ValueError, match='portrait_nb.learner'): fastai.interpret.ClassificationInterpretation.from_learner(quiet(learner(portraits)))
+
+
+@pytest.mark.parametrize('backbone', ['test_resnet', 'test_efficientnet', 'test_vit', 'test_convnext'])
+def test_summary_counts_every_parameter_once(portraits, backbone):
+    root, df = portraits
+    dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, device='cpu')
+    learn = fss_learner(dls, backbone, pretrained=False)
+    for freeze in (False, True):
+        if freeze: learn.freeze()
+        text = str(learn.summary())
+        assert f'Total params: {sum(p.numel() for p in learn.model.parameters()):,}' in text
+        assert f'Total trainable params: {sum(p.numel() for p in learn.model.parameters() if p.requires_grad):,}' in text
+        rows = [int(o.replace(',', '')) for o in re.findall(r' ([\d,]+) +(?:True|False|partly)$', text, re.M)]
+        assert sum(rows) == sum(p.numel() for p in learn.model.parameters())
+    assert learn.model.training
+
+
+def test_a_frozen_backbone_can_be_unfrozen_after_the_optimiser_is_made_anew(portraits):
+    learn = learner(portraits)
+    learn.freeze()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3, reset_opt=True)
+    first = next(p for p in learn.model.body.parameters() if p.ndim > 1)
+    assert not first.requires_grad and learn.opt.frozen_idx == 1
+    learn.unfreeze()
+    before = first.detach().clone()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, slice(1e-3, 1e-2))
+    assert first.requires_grad and not torch.equal(first, before)
+    assert not learn.model.neck('age').bn.bias.requires_grad
+
+
+def test_paper_schedule_with_a_rate_for_each_group(portraits):
+    learn = learner(portraits)
+    with learn.no_bar(), learn.no_logging(): learn.fit_paper(2, lr=slice(1e-5, 1e-3))
+    n = 2*len(learn.dls.train)
+    np.testing.assert_allclose([o['lr'] for o in learn.opt.hypers], [paper_lr((n-1)/n, o) for o in (1e-5, 1e-3)])
+    with learn.no_bar(), learn.no_logging(): learn.fit_paper(1, lr=slice(1e-3))
+    np.testing.assert_allclose(learn.opt.hypers[0]['lr']*10, learn.opt.hypers[1]['lr'])
+
+
+class CtrlC(Callback):
+    order = 99
+    def after_batch(self):
+        if self.iter == 1: raise KeyboardInterrupt
+
+
+def test_a_stopped_lr_find_leaves_the_weights_and_the_folder(portraits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learn = learner(portraits)
+    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    with learn.no_bar(), learn.added_cbs(CtrlC()), pytest.raises(KeyboardInterrupt): learn.lr_find(start_lr=1, show_plot=False)
+    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+    with learn.no_bar(): learn.lr_find(num_it=8, show_plot=False)
+    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+    assert not list(tmp_path.iterdir()) and learn.path == Path('.')
+
+
+def test_nothing_is_written_among_the_photographs(tmp_path, monkeypatch):
+    photos, here = tmp_path/'photos', tmp_path/'here'
+    photos.mkdir(), here.mkdir()
+    df = write_set(photos, n=40)
+    monkeypatch.chdir(here)
+    before = sorted(photos.rglob('*'))
+    learn = learner((photos, df))
+    with learn.no_bar(), learn.no_logging(): learn.lr_find(num_it=6, show_plot=False), learn.fit(1, cbs=[SaveModelCallback(), CSVLogger()])
+    learn.save('mine'), learn.load('mine'), learn.export('exported')
+    assert sorted(photos.rglob('*')) == before and learn.dls.root == photos
+    assert sorted(o.name for o in here.iterdir()) == ['exported', 'history.csv', 'models']
+
+
+def test_metrics_are_scikit_learns(portraits):
+    learn = quiet(fit(learner(portraits)))
+    learn.metrics = [accuracy, error_rate, TaskMetric(accuracy, 'arm'), TaskMetric(F1Score(average='macro'), 'arm'), F1ScoreMulti(), accuracy_multi]
+    assert list(learn.metrics.attrgot('name')) == ['accuracy', 'error_rate', 'arm_accuracy', 'arm_f1_score', 'f1_score', 'accuracy_multi']
+    values = learn.validate()[1:]
+    _, targs, decided = learn.get_preds(with_decoded=True)
+    known = {k: (v != -1) if v.ndim == 1 else (v != -1).all(1) for k, v in targs.items()}
+    right = {k: accuracy_score(targs[k][known[k]], decided[k][known[k]]) for k in ('gender', 'age', 'physique', 'height', 'body', 'arm')}
+    arm, face = [(targs[k][known[k]], decided[k][known[k]]) for k in ('arm', 'expression')]
+    expected = [np.mean(list(right.values())), 1-np.mean(list(right.values())), right['arm'], f1_score(*arm, average='macro'), f1_score(*face, average='macro', zero_division=0), (face[0] == face[1]).float().mean()]
+    np.testing.assert_allclose([float(o) for o in values], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="no sub-task 'arms'"): learn.metrics = TaskMetric(accuracy, 'arms')
+    learn.metrics = top_k_accuracy
+    with pytest.raises(ValueError, match=r"cannot be computed for 'gender'.*TaskMetric\(top_k_accuracy"): learn.validate()
+    def mine(pred, labels): return pred.argmax(1)
+    learn.metrics = mine
+    with pytest.raises(TypeError, match=r'TaskMetric\(mine, task\)'): learn.validate()
+
+
+def test_what_cannot_be_trained_is_refused_before_a_step(portraits):
+    root, df = portraits
+    learn = quiet(learner(portraits))
+    def refused(error, words, **kwargs):
+        with learn.no_logging(), pytest.raises(error, match=words): learn.fit(1, **kwargs)
+        assert not learn.opt or not any(learn.opt.state[p].get('step') for p in learn.model.parameters())
+    for o in (MixUp(), CutMix()): refused(NotImplementedError, 'blends two portraits', cbs=o)
+    kept, learn.loss_func = learn.loss_func, CrossEntropyLossFlat()
+    refused(TypeError, 'CrossEntropyLossFlat')
+    learn.loss_func, dls = kept, learn.dls
+    learn.dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=1, device='cpu')
+    refused(ValueError, 'batches of one portrait')
+    learn.dls = portrait_dls(df[df.identity != 'a0'], root, PORTRAIT, size=(64, 32), bs=16, device='cpu')
+    refused(ValueError, 'other people or labels')
+    learn.dls = portrait_dls(df, root, learn.model.tasks, size=(96, 48), bs=16, device='cpu') # another size is fastai's progressive resizing
+    with learn.no_logging(): learn.fit(1)
+    with pytest.raises(TypeError, match='metric_loss='): fss_learner(dls, 'test_resnet', pretrained=False, loss_func=CrossEntropyLossFlat())
+    with pytest.raises(ValueError, match='use fss_learner'): vision_learner(dls, resnet18, pretrained=False)
+
+
+FAR_AWAY = '''
+import json, sys
+from pathlib import Path
+import numpy as np
+import pickle
+def forbidden(*args, **kwargs): raise AssertionError('something was unpickled')
+from portrait_nb.learner import *
+import torch
+pickle.load = pickle.loads = pickle.Unpickler = torch.load = forbidden
+folder, photo, out = sys.argv[1:]
+learn = load_learner(folder)
+learn.remove_cbs([o for o in learn.cbs if type(o).__name__ == 'ProgressCallback'])
+said, numbers, probabilities = learn.predict(photo)
+joined = learn.get_preds(dl=learn.dls.test_dl([photo]*5, bs=2))[0]
+learn.export(out)
+print(json.dumps(dict(said=said, age=probabilities['age'].tolist(), joined=joined['age'].tolist(), lr=learn.lr, path=str(learn.path), names=learn.dls.vocab['identity'])))
+'''
+
+
+def test_load_learner_without_the_data_elsewhere(tmp_path, monkeypatch):
+    photos, elsewhere = tmp_path/'photos', tmp_path/'elsewhere'
+    photos.mkdir(), elsewhere.mkdir()
+    df = write_set(photos, n=40)
+    learn = quiet(fit(learner((photos, df), lr=1e-3)))
+    shutil.copy(photos/df.image[0], elsewhere/'photo.png')
+    said, _, probabilities = learn.predict(elsewhere/'photo.png')
+    before = learn.portrait_scores()
+    folder = learn.export(tmp_path/'exported')
+    moved = shutil.move(folder, elsewhere/'sent')
+    names = learn.dls.vocab['identity']
+    kept = tmp_path/'kept'
+    shutil.move(photos, kept) # nothing is where it was
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, '-c', FAR_AWAY, 'sent', 'photo.png', 'again'], cwd=elsewhere, env=env, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told['said'] == said and told['path'] == '.' and told['lr'] == 1e-3 and told['names'] == names
+    np.testing.assert_allclose(told['joined'], [told['age']]*5, atol=1e-6)
+    np.testing.assert_allclose(told['age'], probabilities['age'], atol=1e-6)
+    assert sorted(o.name for o in moved.iterdir()) == ['portrait.json', 'weights.safetensors']
+    again = quiet(load_learner(elsewhere/'again'))
+    assert again.portrait_scores.__self__ is again
+    again.dls = portrait_dls(df, kept, again.model.tasks, size=(64, 32), bs=16, device='cpu')
+    assert again.portrait_scores() == pytest.approx(before, rel=1e-5)
+    with again.no_logging(): again.fit_one_cycle(1, 1e-3)
+
+
+def test_a_loaded_learner_says_what_it_lacks(portraits, tmp_path):
+    root, df = portraits
+    learn = quiet(learner(portraits))
+    loaded = quiet(load_learner(learn.export(tmp_path/'m')))
+    for ask in (loaded.get_preds, loaded.validate, loaded.show_results):
+        with pytest.raises(ValueError, match='test_dl'): ask()
+    for ask in (lambda: loaded.fit(1), loaded.lr_find):
+        with loaded.no_logging(), pytest.raises(ValueError, match='no portraits to train on'): ask()
+    table = loaded.dls.test_dl(df[df.split != 'train'], with_labels=True, root=root)
+    assert loaded.validate(dl=table)[0] == pytest.approx(learn.validate()[0], rel=1e-4)
+    assert 'Total params' in loaded.summary()
+    with pytest.raises(FileExistsError, match='overwrite=True'): learn.export(tmp_path/'m')
+    assert learn.export(tmp_path/'m', overwrite=True) == tmp_path/'m'
+    with pytest.raises(FileNotFoundError, match='learn.export'): load_learner(tmp_path/'nowhere')
+
+
+@pytest.mark.parametrize('name', ['export.pkl', 'model.pth', 'folder'])
+def test_load_learner_unpickles_nothing(portraits, tmp_path, name):
+    file = tmp_path/name
+    if name == 'folder': file.mkdir(), (file/'data.pkl').write_bytes(pickle.dumps(Evil(tmp_path/'owned')))
+    else: file.write_bytes(pickle.dumps(Evil(tmp_path/'owned')))
+    with pytest.raises((ValueError, FileNotFoundError), match='learn.export|not a portrait model'): load_learner(file)
+    assert not (tmp_path/'owned').exists()
+
+
+@pytest.mark.parametrize('settings', [dict(lr='fast'), dict(bs=10**9), dict(lr=float('inf')), dict(code='import os'), 'all'])
+def test_a_strangers_settings_are_looked_at(portraits, tmp_path, settings):
+    folder = save_portrait_model(learner(portraits, MARKET), tmp_path/'model')
+    describe(folder, learner=settings)
+    with pytest.raises(ValueError, match='learner holds lr, wd and bs'): load_learner(folder)
+
+
+def test_a_model_without_settings_is_a_learner_too(portraits, tmp_path):
+    folder = save_portrait_model(learner(portraits, MARKET, lr=1e-3), tmp_path/'model')
+    text = json.loads((folder/'portrait.json').read_text())
+    assert text.pop('learner') == dict(lr=1e-3, wd=5e-4, bs=16)
+    (folder/'portrait.json').write_text(json.dumps(text))
+    assert load_learner(folder).lr == 3.5e-4
+
+
+def test_tta_is_a_mean_over_views(portraits):
+    learn = quiet(learner(portraits))
+    torch.manual_seed(0)
+    alone, (mean, plain) = learn.get_preds()[0], learn.tta(n=3, beta=None)[0]
+    mixed = learn.tta(n=2, batch_tfms=[], beta=.5)[0] # every view is the portrait itself
+    for k in alone:
+        torch.testing.assert_close(plain[k], alone[k], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mixed[k], alone[k], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(mean['age'], alone['age']) and learn.dls.valid.dataset.split_idx == 1
