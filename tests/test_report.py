@@ -166,7 +166,7 @@ def test_both_kinds_of_error(multilabel):
     for g in (0, 1):
         for i, label in enumerate(task.labels):
             is_so, told = ((o[:,i] == 1 if multilabel else o == i)[group == g] for o in (actual, said))
-            row = e.loc[('t', str(g), label)]
+            row = e.loc[('t', g, label)]
             assert (row.borne, row.others) == (is_so.sum(), (~is_so).sum()) and row.missed == pytest.approx((~told)[is_so].mean()) and row.falsely == pytest.approx(told[~is_so].mean())
             assert row.missed_low < row.missed < row.missed_high and row.falsely_low < row.falsely < row.falsely_high
 
