@@ -118,7 +118,7 @@ class BNNeck(nn.Module):
                  n_in:int,              # length of the feature
                  n_labels:int,          # labels to tell apart
                  multilabel:bool=False, # a sigmoid a label instead of one softmax? It has a bias in any case
-                 bias:bool=False,       # has the softmax a bias a label?
+                 bias:bool=True,        # has the softmax a bias a label? That of the identity has none
                  shares:Tensor=None     # (n_labels,) share of the train portraits that bear each label, where a bias starts; None: all alike
                 ):
         super().__init__()

@@ -130,7 +130,7 @@ def _decoded(image, size):
     "A path, PIL image or array as a PIL image of a kind of its own"
     if isinstance(image, Image.Image): return _rgb(image)
     if isinstance(image, np.ndarray):
-        if image.dtype!=np.uint8 or image.ndim not in (2,3): raise ValueError(f"an array must be (H, W, 3) of uint8, this one is {image.shape} of {image.dtype}")
+        if image.dtype!=np.uint8 or image.ndim not in (2,3) or image.shape[2:] not in ((),(2,),(3,),(4,)): raise ValueError(f"an array must be (H, W, 3) of uint8, this one is {image.shape} of {image.dtype}")
         return _rgb(Image.fromarray(np.ascontiguousarray(image)))
     if not isinstance(image, (str, os.PathLike)): raise ValueError("a picture is a path, a PIL image or a (H, W, 3) array of uint8")
     with Image.open(image, formats=FORMATS) as img:

@@ -87,10 +87,13 @@ def _nearest_home(root, look):
     best = max(found, key=lambda o: len(found[o]), default=None)
     return best if best and found[best] else None
 
+def _broken_links(folder): return [o for o in sorted(os.listdir(folder)) if os.path.islink(folder/o) and not os.path.exists(folder/o)] if _readable(folder) else []
+
 def _home(what, root, look, sought):
     "`(root, what look found in it)`, or one sentence: what was looked for, what was found, which folder nearby would do"
     root = Path(root).expanduser()
     if root.is_dir() and (found := look(root)): return root, found
+    if broken := _broken_links(root): raise SourceError(f"{what}: in {root} the link '{broken[0]}' leads to {os.readlink(root/broken[0])!r}, and nothing is there; link to where the folder is, best by its whole path.")
     near = _nearest_home(root, look)
     raise SourceError(f"{what}: looked in {root} for {sought}, but {_holds(root)}" + (f"; did you mean {near}?" if near else '.'))
 

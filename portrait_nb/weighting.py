@@ -56,9 +56,11 @@ def label_shares(task,    # a sub-task
 
 def train_shares(dls,           # from `portrait_dls`
                  power:float=1. # flattens them: 0 makes all labels alike
-                )->dict:        # {attribute: (n_labels,) shares, of a multi-label sub-task between 0 and 1 each}
+                )->dict:        # {attribute: (n_labels,) shares, of a multi-label sub-task between 0 and 1 each}; empty for loaders that hold no labels
     "How common every attribute's labels are in the train split"
-    shares = {t: label_shares(t, dls.train.dataset.labels[t.name]).clamp(max=.99) for t in dls.tasks.attributes}
+    labels = getattr(getattr(dls.train, 'dataset', None), 'labels', None)
+    if labels is None: return {}
+    shares = {t: label_shares(t, labels[t.name]).clamp(max=.99) for t in dls.tasks.attributes}
     def flat(p, multilabel): return (power*p.logit()).sigmoid() if multilabel else p**power/(p**power).sum()
     return {t.name: p if power==1 else flat(p, t.multilabel) for t,p in shares.items()}
 
@@ -69,8 +71,9 @@ class LogitAdjustment(Callback):
     def __init__(self, tau:float=1.): self.tau = tau # how much of it; 0: none
 
     def before_fit(self):
-        if not hasattr(self.dls, 'tasks'): raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
-        tasks,shares = self.dls.tasks.attributes,train_shares(self.dls)
+        shares = train_shares(self.dls) if hasattr(self.dls, 'tasks') else {}
+        if not shares: raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
+        tasks = self.dls.tasks.attributes
         self.add = {t.name: self.tau*start_bias(t.n_labels, t.multilabel, shares[t.name]).to(self.dls.device) for t in tasks}
 
     def after_pred(self): self.learn.pred = dict(self.pred, logits={k: v+self.add[k] if k in self.add else v for k,v in self.pred['logits'].items()})

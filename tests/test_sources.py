@@ -167,6 +167,10 @@ def test_market_relative_folder(market, monkeypatch):
     monkeypatch.chdir(market)
     assert len(market1501('.')[0])==21
 
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    for o in ('bounding_box_train','query','bounding_box_test'): (tmp_path/o).symlink_to(f'disk/{o}')
+    assert "the link 'bounding_box_test' leads to 'disk/bounding_box_test', and nothing is there" in one_sentence('Market-1501', market1501, tmp_path)
+
 def test_market_wrong_attributes(market, tmp_path):
     file,good = tmp_path/'a.mat', {k: {**{f: v[None] for f,v in market_values(len(ids), 0).items()}, 'image_index': strings(ids)} for k,ids in (('train',('0002','0007','0010')), ('test',('0001','0003')))}
     def told(match, x, key='market_attribute'):
