@@ -18,7 +18,7 @@ from .style import INK, aspect_colour, chart
 # %% ../nbs/00_tasks.ipynb #105b9875
 RESERVED = ('image', 'split', 'source', 'group') # columns of the annotation table
 SCORES = ('mAP', 'mINP', 'rank1', 'rank5', 'rank10', 'PIQ', 'plain_mAP', 'plain_mINP', 'plain_rank1', 'plain_rank5', 'plain_rank10', 'n_queries', 'n_valid') # of a model, beside the sub-tasks
-BESIDE = ('epoch', 'n', 'queries', 'people', 'similarity', 'majority', 'annotator', 'sub-task', 'label') # columns that tables of ours hold beside the sub-tasks
+BESIDE = ('epoch', 'time', 'train_loss', 'valid_loss', 'n', 'queries', 'people', 'similarity', 'majority', 'annotator', 'sub-task', 'label') # columns that tables of ours hold beside the sub-tasks
 
 def _check_labels(name, labels, multilabel):
     "`labels` as a tuple, or a `ValueError` that says what is wrong with them"

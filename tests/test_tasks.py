@@ -98,7 +98,7 @@ def test_what_cannot_be_learnt_is_refused(make, words):
     with pytest.raises(ValueError, match=words): make()
 
 
-@pytest.mark.parametrize('name', ['epoch', 'n', 'queries', 'people', 'similarity', 'mINP', 'plain_rank5'])
+@pytest.mark.parametrize('name', ['epoch', 'train_loss', 'time', 'n', 'queries', 'people', 'similarity', 'mINP', 'plain_rank5'])
 def test_names_that_our_tables_need_are_refused(name):
     with pytest.raises(ValueError, match='take another name'): Task(name, 'appearance', ['a', 'b'])
 
