@@ -131,7 +131,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, sampling, split, met
     if epochs<1: raise ValueError(f"--epochs must be 1 or more, got {epochs}.")
     if not 0<lr<=1: raise ValueError(f"--lr must lie between 0 and 1, got {lr}.")
     if bs<2: raise ValueError(f"--bs must be 2 or more (batch normalisation needs company), got {bs}.")
-    if Path(pretrained).is_dir(): raise ValueError(f"--pretrained takes a file of a backbone's weights, and '{pretrained}' is a folder; to go on with a run: --resume.")
+    if pretrained not in ('yes','no') and Path(pretrained).is_dir(): raise ValueError(f"--pretrained takes a file of a backbone's weights, and '{pretrained}' is a folder; to go on with a run: --resume.")
     if pretrained not in ('yes','no') and not Path(pretrained).is_file(): raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     if Path(out).exists() and not Path(out).is_dir(): raise ValueError(f"--out '{out}' is a file; give a folder.")
     _check_engine(workers, ema, score_every)
