@@ -152,10 +152,14 @@ def plot(self:LossRecorder, phase:str='train', # 'train' or 'valid'
     with chart(1, n, figsize=(3.2*n, losses_height(tasks)), caption=caption, squeeze=False) as (_,axs): draw_losses(axs[0], log, tasks)
 
 # %% ../nbs/13_callbacks.ipynb #aff7ee27
-class SkipValidation(Callback):
-    "Do not validate during `fit`"
-    order = -20
-    def before_validate(self): raise CancelValidException
+class SkipValidation(TidyCallback):
+    "Do not validate during `fit`; `validate` and `get_preds` do"
+    order,in_fit = -20,False
+    def before_train(self): self.in_fit = True
+    def before_validate(self):
+        if self.in_fit: raise CancelValidException
+    def after_fit(self): self.undo()
+    def undo(self): self.in_fit = False
 
 # %% ../nbs/13_callbacks.ipynb #59225a6d
 class ScoreEpochs(TidyCallback):
@@ -349,7 +353,9 @@ class EMA(TidyCallback):
         if not 0<=decay<1: raise ValueError(f"decay must be at least 0 and less than 1, got {decay!r}.")
         self.decay,self.warmup,self.average,self.shown,self.fitting = decay,warmup,None,False,False
 
-    def before_fit(self): self.average,self.shown,self.fitting = None,False,False
+    def before_fit(self):
+        if sum(isinstance(o, EMA) for o in self.learn.cbs)>1: raise ValueError("The Learner has two EMA callbacks, which would put their averages into each other's way: leave one out.")
+        self.average,self.shown,self.fitting = None,False,False
     def before_train(self):
         if self.average is None: self._begin()
         self._show(False)

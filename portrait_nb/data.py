@@ -22,7 +22,7 @@ from torch import nn, Tensor
 from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
 from .tasks import Task, Tasks
-from .words import NONE, label_words, words
+from .words import NONE, alike, label_words, words
 
 # %% ../nbs/06_data.ipynb #1c693e24
 _all_ = ['PictureError']
@@ -380,6 +380,12 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                           num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device, pin_memory=device.type=='cuda')
 
 # %% ../nbs/06_data.ipynb #49bfab91
+def _warn_of_alike(df, tasks):
+    "Name identities that look like one"
+    if tasks.identity is None: return
+    pairs = alike(_column(df, tasks.identity))
+    if pairs: warnings.warn(f"{len(pairs)} pair{'s' if len(pairs)>1 else ''} of identities differ only by leading zeros, '.0', case or characters that nobody sees: {pairs[0][0]!r} and {pairs[0][1]!r}; if they are one person, write one name.", stacklevel=3)
+
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, `root`, and the tables of query and gallery"
     query,gallery = add_props(lambda i,self: self.loaders[i+2])
@@ -401,6 +407,7 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
     "An annotation table as DataLoaders"
     _check_numbers(size, bs)
     _check_table(df, root)
+    _warn_of_alike(df, tasks)
     sampler = _sampler(df[df.split=='train'], tasks, sampling, k, p)
     tasks,split = _with_train_identities(df, tasks),df.split
     parts = [df[split=='train'], df[split!='train'], df[split=='query'], df[split=='gallery']]

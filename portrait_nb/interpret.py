@@ -82,6 +82,7 @@ class Interpreter:
         if not images: raise ValueError("outputs takes a list of one picture or more, and this one is empty.")
         x = normalise(torch.stack(images).to(device))
         out = model(x)
+        if not all(v.isfinite().all() for v in out['logits'].values()): raise ValueError("The network answers with numbers that are not finite: its weights were spoilt in training (a learning rate that is too high?); load a model of before.")
         emb = model.embedding(out).cpu().numpy() if self.tasks.identity else None
         return emb,{k:v.float().cpu() for k,v in out['logits'].items()}
 
@@ -202,6 +203,8 @@ def save(self:Gallery,
     path = Path(path)
     if path.exists() and not (overwrite and (path/_ABOUT).is_file()):
         raise FileExistsError(f"'{path}' exists already" + ("; pass overwrite=True to replace the gallery in it." if (path/_ABOUT).is_file() else " and is not a gallery; choose another folder."))
+    others = sorted({o.name for o in path.iterdir()}-{_EMBEDDINGS,_TABLE,_ABOUT}) if path.exists() else []
+    if others: raise FileExistsError(f"'{path}' holds more than a gallery, and replacing it would delete that: {', '.join(others[:3])}. Move it, or choose another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
         new = Path(tmp)/'gallery'

@@ -61,10 +61,21 @@ def _check_training(self:PortraitLearner):
     tasks,train = getattr(self.model, 'tasks', None),self.dls.train
     if not len(getattr(train, 'dataset', [0])): raise ValueError("This Learner has no portraits to train on: give it some, learn.dls = portrait_dls(df, root, learn.model.tasks, size=learn.model.size).")
     if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
+    size = getattr(self.dls, 'size', None)
+    if tasks and size and tuple(size)!=self.model.size: raise ValueError(f"The loaders' portraits are {size[0]} x {size[1]}, the network was built for {self.model.size[0]} x {self.model.size[1]}: build them with size={self.model.size}, or build a new network with fss_learner(dls).")
+    self._check_trackers()
     if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
     if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
     for cb in self.cbs:
         if isinstance(cb, MixHandler): raise NotImplementedError(f"{type(cb).__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
+
+@patch
+def _check_trackers(self:PortraitLearner):
+    "Refuse a tracker of `valid_loss` where no portrait has a label that the loss knows: it would be 0, and the best, at every epoch"
+    labels = getattr(getattr(self.dls.valid, 'dataset', None), 'labels', None)
+    if labels is None or any(is_labelled(o).any() for o in labels.values()): return
+    for cb in self.cbs:
+        if getattr(cb, 'monitor', None)=='valid_loss': raise ValueError(f"{type(cb).__name__} monitors valid_loss, and nothing in query and gallery has a label that the loss knows (the people of the test are others than in train): monitor a score, {type(cb).__name__}(monitor='PIQ').")
 
 @patch
 def _do_fit(self:PortraitLearner):
@@ -258,6 +269,13 @@ def _check_splits(tasks, query_dl, gallery_dl):
     if len(empty)==2 or empty and tasks.identity: raise ValueError(f"There is nothing to score on: the table has no rows whose split is {' or '.join(map(repr, empty))}.")
 
 # %% ../nbs/14_learner.ipynb #e748df6c
+def _check_loaders(model, *loaders):
+    "Refuse loaders whose labels or pictures are not those of the network"
+    for dl in loaders:
+        data = dl.dataset
+        if data.tasks.attributes!=model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with the network's own, portrait_dls(df, root, learn.model.tasks).")
+        if tuple(data.size)!=model.size: raise ValueError(f"The loader's portraits are {data.size[0]} x {data.size[1]}, the network was built for {model.size[0]} x {model.size[1]}: build the loader with size={model.size}.")
+
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
                 cameras:bool=False,  # as of `score_portraits`
@@ -265,6 +283,7 @@ def score_model(model:PortraitNet,   # trained or not
                )->PortraitScores:    # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, of `model` on two splits"
     _check_splits(model.tasks, query_dl, gallery_dl)
+    _check_loaders(model, query_dl, gallery_dl)
     outs = [run_model(model, dl) for dl in (query_dl,gallery_dl)]
     return score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train)
 
@@ -306,6 +325,7 @@ def evaluate_model(model:PortraitNet,    # trained or not
                   )->tuple:              # (scores, report), as of `score_portraits` and `portrait_report`
     "The scores and the report of a model, from one pass over each split"
     _check_splits(model.tasks, query_dl, gallery_dl)
+    _check_loaders(model, query_dl, gallery_dl)
     data,outs = (query_dl.dataset,gallery_dl.dataset),[run_model(model, dl) for dl in (query_dl,gallery_dl)]
     found = _retrieval(outs[0][0], outs[1][0], data, cameras) if model.tasks.identity else None
     scores = score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train, found)
@@ -399,7 +419,8 @@ def _joined(batches): return {k: torch.cat([o[k] for o in batches]) for k in bat
 def _to_judge(self:PortraitLearner, ds_idx, dl):
     "The loader to predict, in the order of its table and without augmentation"
     if dl is None: dl = self.dls[ds_idx]
-    if not hasattr(dl, '__len__'): raise TypeError(f"dl must be a loader or a list of batches, got a {type(dl).__name__}; for photos: dl=learn.dls.test_dl(photos).")
+    odd = isinstance(dl, (str,Path,pd.DataFrame)) or isinstance(dl, (list,tuple,L)) and len(dl) and isinstance(dl[0], (str,Path))
+    if odd or not hasattr(dl, '__len__'): raise TypeError(f"dl must be a loader or a list of batches, got a {type(dl).__name__}; for photos or a table: dl=learn.dls.test_dl(photos).")
     if not isinstance(dl, PortraitLoader): return dl
     if not len(dl.dataset): raise ValueError("There are no portraits to predict: give some, dl=learn.dls.test_dl(photos), or with their labels dl=learn.dls.test_dl(df, with_labels=True).")
     if dl.dataset.labels is not None and dl.dataset.tasks.attributes!=self.model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with learn.dls.test_dl(df, with_labels=True).")
@@ -666,6 +687,8 @@ def save_portrait_model(learn,              # a Learner from `fss_learner`
     path,model = Path(path),learn.model
     if path.exists() and not (overwrite and (path/DESCRIPTION).is_file()):
         raise FileExistsError(f"'{path}' exists already" + ("; pass overwrite=True to replace the model in it." if (path/DESCRIPTION).is_file() else " and is not a portrait model; choose another folder."))
+    others = sorted({o.name for o in path.iterdir()}-{WEIGHTS,DESCRIPTION}) if path.exists() else []
+    if others: raise FileExistsError(f"'{path}' holds more than a model, and replacing it would delete that: {', '.join(others[:3])}. Move it, or choose another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
         new = Path(tmp)/'model'
@@ -699,7 +722,7 @@ def _check_description(file, d):
     if d['bias'] not in ('attributes','none','all'): raise ValueError(f"'{file}': bias must be attributes, none or all, got {d['bias']!r}.")
     if d.get('output_stride') not in (None,8,16,32): raise ValueError(f"'{file}': output_stride must be 8, 16, 32 or null, got {d['output_stride']!r}.")
     loss = d['loss']
-    if set(loss)!={'metric_loss','weighting','lam','positives'} or type(loss['lam']) not in (int,float): raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
+    if set(loss)!={'metric_loss','weighting','lam','positives'} or type(loss['lam']) not in (int,float) or not np.isfinite(loss['lam']): raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
     for t in d['tasks'].get('tasks', []) if isinstance(d['tasks'].get('tasks'), list) else []:
         if not isinstance(t, dict) or type(t.get('multilabel'))!=bool or not isinstance(t.get('labels'), list) or not all(isinstance(o, str) for o in t['labels']): raise ValueError(f"'{file}': these are not tasks with lists of labels.")
 
@@ -751,7 +774,7 @@ def _checked_settings(path, d):
     kept = d.get('learner', {})
     limits = dict(lr=(0,1e6), wd=(0,1e6), bs=(1,2**16))
     for k,v in kept.items() if isinstance(kept, dict) else [('learner',kept)]:
-        if k not in limits or type(v) not in (int,float) or not limits[k][0]<=v<=limits[k][1]: raise ValueError(f"'{path/DESCRIPTION}': learner holds lr, wd and bs, positive numbers; got {k}={v!r}.")
+        if k not in limits or type(v) not in (int,float) or k=='bs' and v!=int(v) or not limits[k][0]<=v<=limits[k][1]: raise ValueError(f"'{path/DESCRIPTION}': learner holds lr, wd and bs, positive numbers; got {k}={v!r}.")
     return dict(lr=3.5e-4, wd=5e-4, bs=128) | kept
 
 def _no_portraits(model, bs, device):

@@ -262,6 +262,8 @@ def _grouped(groups, n):
     if len(table)!=n: raise ValueError(f"groups name {len(table)} portraits, and there are {n}.")
     known = (table.apply(words)!='').all(axis=1).to_numpy()
     at = np.full(n, -1)
+    mixed = [k for k in table if pd.api.types.infer_dtype(table.loc[known, k]).startswith('mixed')]
+    table = table.assign(**{k: words(table[k]) for k in mixed}) # names that could not be sorted
     at[known] = table[known].groupby(list(groups)).ngroup()
     return list(table[known].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at
 
@@ -584,7 +586,7 @@ def _task_html(report, name, root, pictures):
     "All about one sub-task"
     labels = report['labels'].loc[name].reset_index().rename(columns=dict(borne='have it', claimed='said', f1='F1'))
     tables = [_table_html(labels, 'Each label'), _confusion_html(report['confusion'].loc[name], name)]
-    calibrated = 'calibration' in report and name in report['calibration']
+    calibrated = 'calibration' in report and name in report['reliability'].index and not np.isnan(report['calibration'][name])
     if calibrated: tables.append(_reliability_html(report['reliability'].loc[name], report['calibration'][name], name))
     mistakes = ''
     if calibrated: mistakes = f"<h4>Sure and wrong</h4>{_mistakes_html(report['mistakes'][report['mistakes'].index==name], root, pictures)}"
