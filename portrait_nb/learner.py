@@ -61,8 +61,6 @@ def _check_training(self:PortraitLearner):
     tasks,train = getattr(self.model, 'tasks', None),self.dls.train
     if not len(getattr(train, 'dataset', [0])): raise ValueError("This Learner has no portraits to train on: give it some, learn.dls = portrait_dls(df, root, learn.model.tasks, size=learn.model.size).")
     if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
-    size = getattr(self.dls, 'size', None)
-    if tasks and size and tuple(size)!=self.model.size: raise ValueError(f"The loaders' portraits are {size[0]} x {size[1]}, the network was built for {self.model.size[0]} x {self.model.size[1]}: build them with size={self.model.size}, or build a new network with fss_learner(dls).")
     self._check_trackers()
     if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
     if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
@@ -80,6 +78,7 @@ def _check_trackers(self:PortraitLearner):
 @patch
 def _do_fit(self:PortraitLearner):
     self._check_training()
+    self.model.size = tuple(getattr(self.dls, 'size', self.model.size)) # of another size: it is saved, and describes photos, as it was trained last
     Learner._do_fit(self)
 
 # %% ../nbs/14_learner.ipynb #7fbb45b9
@@ -270,11 +269,9 @@ def _check_splits(tasks, query_dl, gallery_dl):
 
 # %% ../nbs/14_learner.ipynb #e748df6c
 def _check_loaders(model, *loaders):
-    "Refuse loaders whose labels or pictures are not those of the network"
+    "Refuse loaders whose labels are not those of the network"
     for dl in loaders:
-        data = dl.dataset
-        if data.tasks.attributes!=model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with the network's own, portrait_dls(df, root, learn.model.tasks).")
-        if tuple(data.size)!=model.size: raise ValueError(f"The loader's portraits are {data.size[0]} x {data.size[1]}, the network was built for {model.size[0]} x {model.size[1]}: build the loader with size={model.size}.")
+        if dl.dataset.tasks.attributes!=model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with the network's own, portrait_dls(df, root, learn.model.tasks).")
 
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`

@@ -36,7 +36,7 @@ def word(cell,    # text, a number, None, pd.NA ...
          known=() # words that stay as they are written, e.g. the labels of a sub-task
         )->str:   # '' where it is not known
     "Any cell as the one word it stands for"
-    if getattr(cell, 'ndim', None)==0: cell = cell.item() # a tensor or an array of one number
+    if getattr(cell, 'ndim', None)==0 and not isinstance(cell, np.generic): cell = cell.item() # a tensor or an array of one number
     if _is_missing(cell): return ''
     written = _written(cell)
     if written in known: return written

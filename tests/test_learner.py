@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.all import Callback, CSVLogger, CutMix, MixedPrecision, MixUp, SaveModelCallback
+from fastai.callback.all import Callback, CSVLogger, CutMix, EarlyStoppingCallback, MixedPrecision, MixUp, ReduceLROnPlateau, SaveModelCallback
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi, error_rate, top_k_accuracy
 from fastai.vision.all import resnet18, vision_learner
@@ -23,11 +23,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, multilab
 
 from conftest import write_set
 from portrait_nb.analysis import PortraitInterpretation
-from portrait_nb.callbacks import BF16, SkipValidation
+from portrait_nb.callbacks import BF16, EMA, SkipValidation
 from portrait_nb import learner as learner_module
 from portrait_nb.data import normalise, portrait_dls
 from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, evaluate_model, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
                                  save_portrait_model, score_model, score_table)
+from portrait_nb.interpret import Interpreter
 from portrait_nb.losses import class_loss
 from portrait_nb.metrics import piq
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
@@ -581,3 +582,80 @@ def test_tta_is_a_mean_over_views(portraits):
         torch.testing.assert_close(plain[k], alone[k], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(mixed[k], alone[k], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(mean['age'], alone['age']) and learn.dls.valid.dataset.split_idx == 1
+
+
+def square_table(root, n=24):
+    "Squares, light or dark, of women and men"
+    for i in range(n): Image.fromarray(np.full((64,32,3), 20 if i%2 else 230, np.uint8)).save(root/f'{i}.png')
+    return pd.DataFrame(dict(image=[f'{i}.png' for i in range(n)], split=['train']*12+['query']*4+['gallery']*8, identity=[f'p{i%3}' for i in range(n)], gender=['male','female']*(n//2)))
+
+def squares(root, tasks=Tasks([PORTRAIT['gender']]), df=None, size=(64,32), cbs=None, **kwargs):
+    df = square_table(root) if df is None else df
+    return fss_learner(portrait_dls(df, root, tasks, size=size, bs=4, augment=False), 'test_resnet', pretrained=False, cbs=cbs, **kwargs)
+
+def quietly(learn, n=1, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit(n, 1e-3, **kwargs)
+
+@pytest.mark.parametrize('tracker', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau])
+def test_a_loss_that_nothing_has_is_not_tracked(tmp_path, tracker):
+    learn = squares(tmp_path, Tasks([PORTRAIT['identity']]))
+    with pytest.raises(ValueError, match=f'{tracker.__name__} monitors valid_loss, and nothing in query and gallery'): quietly(learn, cbs=tracker())
+
+@pytest.mark.parametrize('labels', [('female','male'), ('male','female','other')])
+def test_scores_refuse_loaders_of_other_labels(tmp_path, labels):
+    learn = squares(tmp_path)
+    learn.dls = squares(tmp_path, Tasks([Task('gender', 'appearance', labels)])).dls
+    for said in (learn.portrait_scores, learn.portrait_report):
+        with pytest.raises(ValueError, match='labels of this loader are not those of the network'): said()
+
+def test_a_network_is_saved_with_the_size_that_it_was_trained_at_last(tmp_path):
+    learn = squares(tmp_path)
+    learn.dls = squares(tmp_path, size=(32,32)).dls # progressive resizing
+    quietly(learn)
+    model = load_portrait_model(save_portrait_model(learn, tmp_path/'model'))
+    said = Interpreter(model).interpret(tmp_path/'0.png').probabilities['gender']
+    assert model.size==(32,32)
+    np.testing.assert_allclose(learn.predict(tmp_path/'0.png')[2]['gender'], list(said.values()), atol=1e-5)
+
+def test_overwriting_a_model_deletes_nothing_else(tmp_path):
+    learn = squares(tmp_path)
+    model = save_portrait_model(learn, tmp_path/'model')
+    (model/'notes.txt').write_text('mine')
+    with pytest.raises(FileExistsError, match='holds more than a model.*notes.txt'): save_portrait_model(learn, model, overwrite=True)
+    assert (model/'notes.txt').read_text()=='mine'
+
+def test_two_averages_are_refused(tmp_path):
+    learn = squares(tmp_path, cbs=EMA(.9))
+    with pytest.raises(ValueError, match='two EMA callbacks'): quietly(learn, cbs=EMA(.5))
+
+def test_validation_is_skipped_in_fit_alone(tmp_path):
+    learn = squares(tmp_path, cbs=SkipValidation())
+    quietly(learn)
+    with learn.no_bar(): assert len(learn.get_preds()[0]['gender'])==12 and learn.validate()[0]>0
+
+@pytest.mark.parametrize('dl', [pd.DataFrame(dict(image=['0.png'])), ['0.png'], 'photos'])
+def test_what_is_no_loader_is_told_so(tmp_path, dl):
+    with pytest.raises(TypeError, match='test_dl'): squares(tmp_path).get_preds(dl=dl)
+
+def test_people_who_look_alike_are_named_by_the_loaders(tmp_path):
+    df = square_table(tmp_path)
+    df['identity'] = ['7','8']*6+['007','9']*6
+    with pytest.warns(UserWarning, match="'7' and '007'"): squares(tmp_path, Tasks([PORTRAIT['identity'], PORTRAIT['gender']]), df)
+
+def test_a_page_for_a_subtask_that_nobody_was_labelled_for(tmp_path):
+    df = square_table(tmp_path).assign(hair=['dark','fair']*6+['']*12)
+    learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark','fair'])]), df)
+    with pytest.warns(UserWarning, match='Nothing in query and gallery to score hair'): learn.portrait_report(folder=tmp_path/'report', n=20)
+    assert '<h3>hair</h3>' in (tmp_path/'report'/'report.html').read_text()
+
+@pytest.mark.parametrize('kept', [dict(bs=2.5), dict(lr=-1), dict(more=1)])
+def test_settings_that_cannot_be_are_refused(tmp_path, kept):
+    model = save_portrait_model(squares(tmp_path), tmp_path/'model')
+    about = json.loads((model/'portrait.json').read_text())
+    (model/'portrait.json').write_text(json.dumps({**about, 'learner': {**about['learner'], **kept}}))
+    with pytest.raises(ValueError, match='learner holds lr, wd and bs'): load_learner(model)
+
+def test_a_network_of_nan_describes_nobody(tmp_path):
+    learn = squares(tmp_path)
+    for p in learn.model.parameters(): p.data.fill_(float('nan'))
+    with pytest.raises(ValueError, match='not finite'): Interpreter(learn).interpret(tmp_path/'0.png')

@@ -330,3 +330,9 @@ def test_the_unidentified_of_a_shot_are_one_person():
     shots = np.repeat([f's{i}' for i in range(10)], 10)
     together, alone = [score_intervals(labels=dict(gender=(said, actual)), identities=[''] * 100, groups=o).loc['gender'] for o in (shots, ())]
     assert together.value == alone.value and together.high-together.low > 2*(alone.high-alone.low)
+
+
+def test_groups_may_be_named_by_numbers_and_words():
+    said = np.arange(80)%2
+    table = subgroup_scores(dict(camera=[1,'x']*40), dict(t=(said, said)), Tasks([Task('t', 'a', ['no','yes'])]), n=20)
+    assert list(table.index.get_level_values('camera')) == ['1','x']

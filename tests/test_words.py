@@ -155,3 +155,8 @@ def test_cameras_of_two_kinds_are_one():
     found = _cameras(*(type('Data', (), dict(df=o)) for o in (query, gallery)))
     assert [o.tolist() for o in found] == [['1', '2'], ['1', '2', '3']]
     with pytest.raises(ValueError, match='cameras=True needs a camera'): _cameras(type('Data', (), dict(df=pd.DataFrame(dict(source=['1', 'nan'])))))
+
+
+def test_tensors_and_arrays_of_one_number_are_their_number():
+    assert [word(o) for o in (torch.tensor(7), torch.tensor(-1), torch.tensor(2.), np.array(-1), np.int64(3))] == ['7','','2','','3']
+    assert list(words([torch.tensor(-1), torch.tensor(7)])) == ['','7']
