@@ -78,7 +78,7 @@ def _check_trackers(self:PortraitLearner):
 @patch
 def _do_fit(self:PortraitLearner):
     self._check_training()
-    self.model.size = tuple(getattr(self.dls, 'size', self.model.size)) # of another size: it is saved, and describes photos, as it was trained last
+    if hasattr(self.model, 'size') and hasattr(self.dls, 'size'): self.model.size = tuple(self.dls.size) # it is saved, and describes photos, as it was trained last
     Learner._do_fit(self)
 
 # %% ../nbs/14_learner.ipynb #7fbb45b9
