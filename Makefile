@@ -23,6 +23,7 @@ demo: install
 test: install check-sync nbs pytest
 
 check-sync: install
+	$(BIN)/python .ci/check_layout.py
 	$(BIN)/python .ci/check_notebooks.py
 
 nbs: install

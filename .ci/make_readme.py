@@ -1,5 +1,5 @@
 "Write README.md from nbs/index.ipynb: its text, its code, and what the code printed. Pictures stay links to files."
-import json, sys
+import json, re
 from pathlib import Path
 
 HIDDEN = ('#| hide', '#|hide', '#| default_exp')
@@ -29,7 +29,9 @@ def blocks(cells):
 def readme(index)->str:
     cells = json.loads(Path(index).read_text())['cells']
     note = '<!-- Written by `make readme` from nbs/index.ipynb; edit the notebook. -->'
-    return '\n\n'.join([note, *blocks(cells)]).replace('](images/', '](nbs/images/') + '\n'
+    text = '\n\n'.join([note, *blocks(cells)])
+    beside = '|'.join(re.escape(o.name) for o in Path(index).parent.iterdir())
+    return re.sub(rf'\]\((?=({beside})[/)])', '](nbs/', text) + '\n'
 
 if __name__=='__main__':
     root = Path(__file__).resolve().parent.parent

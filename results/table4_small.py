@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import average_precision_score
 
-from portrait_nb.ablation import ROWS, SCALES, TABLE4, Experiments, _told, drawn_loaders
+from portrait_nb.ablation import ROWS, SCALES, TABLE4, Experiments, run_predictions, drawn_loaders
 from portrait_nb.metrics import macro_f1
 from portrait_nb.runs import environment
 
@@ -36,7 +36,7 @@ THRESHOLDS = np.arange(.05, .96, .05).round(2)
 
 def expression(dls, row, seed, scale):
     "The expression of one training of `row`, a `Row`, by threshold"
-    sure = next(o['sure']['expression'] for o in _told(dls, row, scale, seed, OUT, False) if 'expression' in o['sure']).float()
+    sure = next(o['sure']['expression'] for o in run_predictions(dls, row, scale, seed, OUT, False) if 'expression' in o['sure']).float()
     actual = torch.cat([o.dataset.labels['expression'] for o in (dls.query, dls.gallery)])
     known = (actual != -1).all(1)
     precision = average_precision_score(actual[known], sure[known], average='macro')

@@ -1,7 +1,7 @@
 import itertools, pickle
 from dataclasses import replace
 import numpy as np, pytest
-from portrait_nb.faces import *
+from portrait_nb.draw.faces import *
 from portrait_nb.tasks import PORTRAIT
 
 def face_of(seed, gender='female', age='young adult'): return random_face(np.random.default_rng(seed), gender, age)

@@ -3,8 +3,8 @@ import math
 from dataclasses import replace
 import numpy as np
 import pytest
-from portrait_nb.figures import *
-from portrait_nb.figures import skia
+from portrait_nb.draw.figures import *
+from portrait_nb.draw.figures import skia
 from portrait_nb.tasks import PORTRAIT
 
 

@@ -99,11 +99,11 @@ def test_scores_show_accuracy_and_the_majority_guess(portraits):
 def test_the_network_runs_once_for_scores_and_report(portraits, monkeypatch):
     learn = learner(portraits)
     want, calls = learn.portrait_scores(), []
-    for name in ('run_model', '_retrieval'):
+    for name in ('run_model', 'identity_scores'):
         real = getattr(learner_module, name)
         monkeypatch.setattr(learner_module, name, lambda *args, real=real, name=name: (calls.append(name), real(*args))[1])
     scores, report = evaluate_model(learn.model, learn.dls.query, learn.dls.gallery, train=learn.dls.train.dataset.labels, n=20)
-    assert sorted(calls) == ['_retrieval', 'run_model', 'run_model'] and scores == want
+    assert sorted(calls) == ['identity_scores', 'run_model', 'run_model'] and scores == want
     assert report['intervals'].value['PIQ'] == pytest.approx(scores['PIQ']) and report['accuracy'].accuracy.tolist() == scores.attributes.accuracy.tolist()
 
 

@@ -211,13 +211,13 @@ def test_chunks_hold_every_query_once_and_fit(workers, chunk, monkeypatch):
 def test_whole_numbers_are_read_as_any_other_names():
     rng = np.random.default_rng(0)
     q,g = rng.integers(-1, 9, 40),rng.integers(-1, 9, 90)
-    want = metrics._codes(q.tolist(), g.tolist(), 40, 90, 'ids')
+    want = metrics.shared_codes(q.tolist(), g.tolist(), 40, 90, 'ids')
     same = lambda codes: np.equal.outer(*codes)&(codes[0]>=0)[:,None]
     for one in (np.array, torch.tensor, pd.Series, lambda o: torch.tensor(o).int(), lambda o: pd.Series(o).astype('Int64').replace(-1, pd.NA), lambda o: np.where(o<0, np.nan, o), lambda o: o.tolist()):
         for other in (np.array, torch.tensor, lambda o: o.astype(np.int32)):
-            codes = metrics._codes(one(q), other(g), 40, 90, 'ids')
+            codes = metrics.shared_codes(one(q), other(g), 40, 90, 'ids')
             assert (same(codes)==same(want)).all() and (codes[0]>=0).tolist()==(q>=0).tolist() and (codes[1]>=0).tolist()==(g>=0).tolist()
-    far = metrics._codes(np.array([2**62, 2**62+1]), torch.tensor([2**62+1]), 2, 1, 'ids')
+    far = metrics.shared_codes(np.array([2**62, 2**62+1]), torch.tensor([2**62+1]), 2, 1, 'ids')
     assert far[0][1]==far[1][0]!=far[0][0]
 
 @pytest.mark.filterwarnings('ignore:All')
@@ -292,7 +292,7 @@ def test_features_are_not_copied_or_changed(tmp_path):
         warnings.simplefilter('error')
         s = retrieval_scores(args[0], g, *args[2:4])
     assert (args[0]==was).all() and s==retrieval_scores(*args[:4])==retrieval_scores(args[0].astype('>f4'), args[1].astype('>f8'), *args[2:4])
-    assert metrics._features(args[0], 'query').data_ptr()==args[0].ctypes.data
+    assert metrics.as_features(args[0], 'query').data_ptr()==args[0].ctypes.data
 
 def test_sides_that_are_all_alike_are_a_warning():
     with pytest.warns(UserWarning, match='All 5 rows of query are the same feature: has'): retrieval_scores(np.ones((5,3)), np.eye(3), [1]*5, [1,2,3])

@@ -2,7 +2,7 @@
 import hashlib, os, subprocess, sys
 import numpy as np
 import pytest
-from portrait_nb.places import (BEDS, OCCLUDERS, OUTDOORS, PLACES, SEATS, draw_bed, draw_occluder, draw_place, draw_seat, random_bed, random_occluder,
+from portrait_nb.draw.places import (BEDS, OCCLUDERS, OUTDOORS, PLACES, SEATS, draw_bed, draw_occluder, draw_place, draw_seat, random_bed, random_occluder,
                                 random_place, random_seat, skia)
 
 def picture(kind, seed=0, size=(64,128), **cam):

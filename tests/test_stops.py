@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from portrait_nb import callbacks, distributed, learner, runs, weighting
-from portrait_nb.callbacks import BF16, EMA, BatchAugment, Compile, LossGuard, LossRecorder, Losses, OnDevice, ScoreEpochs, SkipValidation, Throughput, TidyCallback
+from portrait_nb.callbacks import BF16, EMA, BatchAugment, Compile, DynamicWeights, LossGuard, LossRecorder, Losses, OnDevice, ScoreEpochs, SkipValidation, Throughput, TidyCallback
 from portrait_nb.learner import PortraitLearner
 from portrait_nb.losses import PortraitLoss
 from portrait_nb.runs import KeepRun
 from portrait_nb.tasks import PORTRAIT, Tasks
-from portrait_nb.weighting import DynamicWeights, LogitAdjustment
+from portrait_nb.weighting import LogitAdjustment
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('one_thread')]
 TASKS = Tasks([PORTRAIT['gender'], PORTRAIT['age']])

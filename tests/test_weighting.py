@@ -1,13 +1,13 @@
 "Other weightings and logit adjustment against plain computations"
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback
-from portrait_nb.callbacks import BF16, EMA, SkipValidation
+from portrait_nb.callbacks import BF16, EMA, DynamicWeights, SkipValidation
 from portrait_nb.data import portrait_dls
 from portrait_nb.learner import fss_learner, load_portrait_model, save_portrait_model
 from portrait_nb.losses import PortraitLoss, batch_rank_loss, class_loss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
-from portrait_nb.weighting import DynamicWeights, LogitAdjustment, gradient_lengths, label_shares
+from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_shares
 
 THREE = Tasks([Task('who', 'appearance', ['a','b','c']), Task('age', 'appearance', ['x','y']), Task('mood', 'emotion', ['p','q'], multilabel=True)])
 
@@ -125,3 +125,16 @@ def test_looking_for_a_learning_rate_leaves_the_weights_alone(portraits):
 
 def test_what_the_callbacks_need_is_said(portraits):
     with pytest.raises(ValueError, match='the Learner needs both'): fit(learner(portraits, cbs=[DynamicWeights()]))
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_dynamic_weights_against_numpy(dtype):
+    g = torch.Generator().manual_seed(0)
+    last, before = torch.rand(2, 9, generator=g, dtype=dtype)+.1
+    r = (last/before).double().numpy()/2
+    want = 9*np.exp(r)/np.exp(r).sum()
+    assert dynamic_weights(last, before).tolist() == pytest.approx(want.tolist(), rel=1e-5)
+    assert dynamic_weights(last, before).sum().item() == pytest.approx(9, rel=1e-5)
+
+def test_a_loss_that_was_nothing_or_unknown_is_steady():
+    last, before = np.array([1., 0, np.nan, 1, 2]), np.array([0., 0, 1, np.nan, 2])
+    assert dynamic_weights(last, before).tolist() == pytest.approx([1.]*5)

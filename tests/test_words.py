@@ -11,11 +11,11 @@ from PIL import Image
 from portrait_nb.annotations import label_shares, matched, read_annotations, summarise
 from portrait_nb.card import dataset_card
 from portrait_nb.data import portrait_dl, portrait_dls
-from portrait_nb.learner import _cameras, score_portraits
+from portrait_nb.learner import cameras_of, score_portraits
 from portrait_nb.lint import lint_portraits
 from portrait_nb.longtail import identity_counts, label_counts
 from portrait_nb.tasks import Task, Tasks
-from portrait_nb.words import NONE, UNKNOWN, alike, label_words, named, unseen, word, words
+from portrait_nb.words import NONE, UNKNOWN, alike, label_words, unseen, word, words
 
 PEOPLE = [2, 7, -1, None, 7]
 COLUMNS = dict(objects=pd.Series(PEOPLE, dtype=object), floats=pd.Series(PEOPLE, dtype=float), nullable=pd.Series(PEOPLE, dtype='Int64'),
@@ -72,13 +72,6 @@ def test_unseen_is_named_and_spelling_is_left():
 def test_alike():
     assert alike(['2', '2.0', '0002', '20', 'Ann', 'ann', 'a\u200bnn', 'an\u00adn', '']) == [('2', '2.0'), ('2', '0002'), ('Ann', 'ann'), ('Ann', 'a\u200bnn'), ('Ann', 'an\u00adn')]
     assert alike(['p1', 'p01', '']) == []
-
-
-def test_named():
-    assert named(iter(['age']), ['age'], 'by') == ('age',)
-    with pytest.raises(ValueError, match=r"write by=\['age'\]"): named('age', ['age'], 'by')
-    with pytest.raises(ValueError, match="did you mean 'age'"): named(['AGE'], ['age'], 'by')
-    with pytest.raises(ValueError, match='by names 3'): named([3], ['age'], 'by')
 
 
 # -- one table, however it was made
@@ -152,9 +145,9 @@ def test_one_side_as_floats_and_the_other_as_text(tables):
 
 def test_cameras_of_two_kinds_are_one():
     query, gallery = pd.DataFrame(dict(source=[1, 2])), pd.DataFrame(dict(source=['1', '2.0', '3']))
-    found = _cameras(*(type('Data', (), dict(df=o)) for o in (query, gallery)))
+    found = cameras_of(*(type('Data', (), dict(df=o)) for o in (query, gallery)))
     assert [o.tolist() for o in found] == [['1', '2'], ['1', '2', '3']]
-    with pytest.raises(ValueError, match='cameras=True needs a camera'): _cameras(type('Data', (), dict(df=pd.DataFrame(dict(source=['1', 'nan'])))))
+    with pytest.raises(ValueError, match='cameras=True needs a camera'): cameras_of(type('Data', (), dict(df=pd.DataFrame(dict(source=['1', 'nan'])))))
 
 
 def test_tensors_and_arrays_of_one_number_are_their_number():

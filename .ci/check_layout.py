@@ -1,0 +1,80 @@
+"""Fail if a notebook is not in its wing: its place in the corridor, what it may import, and lines that can be read.
+
+A wing imports from wings before it, a notebook from lower numbers of its own wing, and nobody another module's private name.
+"""
+import ast, json, re, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
+PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
+READ_ONLY = ('tutorials', 'reproductions') # these export nothing
+READABLE = () # wings whose lines are at most 120 characters, 160 where one string fills them
+EXPORT = re.compile(r'^#\s*\|\s*exports?\b', re.M)
+
+def cells(path): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type']=='code']
+
+def module_of(path):
+    "The module that a notebook exports, e.g. 'draw.brush'"
+    found = re.search(r'^#\s*\|\s*default_exp (\S+)', '\n'.join(cells(path)), re.M)
+    return found and found[1]
+
+def expected(path):
+    "The module that a notebook in this place has to export"
+    wing,name = path.parent.name,re.sub(r'^\d+_', '', path.stem)
+    return f'{wing}.{name}' if wing in PACKAGES else name
+
+def imported(source):
+    "Pairs (module of ours, names imported from it) of some code"
+    source = re.sub(r'^\s*[!%].*', 'pass', source, flags=re.M)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('portrait_nb.'):
+            yield '.'.join(node.module.split('.')[1:]), [o.name for o in node.names]
+        if isinstance(node, ast.Import):
+            for o in node.names:
+                if o.name.startswith('portrait_nb.'): yield o.name.removeprefix('portrait_nb.'), []
+
+def place(path): return (WINGS.index(path.parent.name), int(path.stem.split('_')[0]))
+
+def misplaced(nbs):
+    for p in nbs:
+        where = p.relative_to(root)
+        if p.parent.name not in WINGS: yield f'{where}: not in a wing ({", ".join(WINGS)}).'
+        elif not re.fullmatch(r'\d\d0_[a-z][a-z0-9_]*', p.stem): yield f'{where}: its name does not begin with a number by tens, as in 010_metrics.'
+        elif module_of(p)!=expected(p): yield f'{where}: exports {module_of(p)}; from this place it has to be {expected(p)}.'
+
+def wrong_imports(nbs):
+    home = {module_of(p): p for p in nbs}
+    for p in nbs:
+        for source in filter(EXPORT.search, cells(p)):
+            for module,names in imported(source):
+                if module==module_of(p): continue
+                if module not in home: yield f'{p.relative_to(root)}: imports portrait_nb.{module}, which no notebook exports.'
+                elif place(home[module])>=place(p): yield f'{p.relative_to(root)}: imports {module} from {home[module].relative_to(root)}, which comes later.'
+
+def private_imports(sources):
+    for path,own,source in sources:
+        for module,names in imported(source):
+            private = [o for o in names if o.startswith('_')]
+            if private and module!=own: yield f"{path.relative_to(root)}: imports {', '.join(private)} of portrait_nb.{module}: make public what others need."
+
+def too_long(path, source):
+    for i,line in enumerate(source.splitlines(), 1):
+        one_string = len(line)<=160 and re.fullmatch(r"""\s*(raise \w+\(|assert .*, )?[frb]*(["'])((?!\2).)*\2[),:\]]*""", line)
+        if len(line)>120 and not one_string: yield f'{path.relative_to(root)}: {len(line)} characters in one line: {line.strip()[:60]} ...'
+
+def main():
+    pages = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    nbs = [p for p in pages if p.parent.name not in READ_ONLY and p.name!='index.ipynb']
+    scripts = [p for d in ('tests','results') for p in sorted((root/d).rglob('*.py'))]
+    faults = list(misplaced(nbs))
+    if not faults: faults += wrong_imports(nbs)
+    exported = [(p, module_of(p), s) for p in nbs for s in filter(EXPORT.search, cells(p))]
+    faults += private_imports([*exported, *((p, None, p.read_text()) for p in scripts if p.parent.name=='results')])
+    for p in pages:
+        if p.parent.name in READABLE: faults += [o for s in cells(p) for o in too_long(p, s)]
+    print(*faults, sep='\n')
+    if faults: sys.exit(1)
+    print('Every notebook is in its place, and imports what comes before it.')
+
+if __name__=='__main__': main()
