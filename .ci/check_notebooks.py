@@ -13,7 +13,8 @@ def rebuilt(tmp):
     for f in ('nbs', 'portrait_nb'): shutil.copytree(root/f, tmp/f, symlinks=True, ignore=unwanted)
     for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', '_quarto.yml'): shutil.copy(root/f, tmp/f)
     for cmd in ('nbdev_clean', 'nbdev_export'):
-        subprocess.run([Path(sys.executable).parent/cmd], cwd=tmp, check=True, env={**os.environ, 'PYTHONPATH': str(tmp)})
+        program,env = Path(sys.executable).parent/cmd,{**os.environ, 'PYTHONPATH': str(tmp)}
+        subprocess.run([program], cwd=tmp, check=True, env=env)
     return tmp
 
 def differing(tmp):

@@ -52,7 +52,8 @@ def faults_of(path):
     longest = max(exported, key=len)
     if len(longest)>CELL: yield f'{where}: an exported cell of {len(longest)} lines: {longest[0][:70]} ...'
     nodes = sum(map(n_nodes, exported))/n_lines
-    if nodes>NODES and path.parent.name not in DENSE: yield f'{where}: {nodes:.1f} syntax nodes per line; {NODES} are the limit.'
+    if nodes>NODES and path.parent.name not in DENSE:
+        yield f'{where}: {nodes:.1f} syntax nodes per line; {NODES} are the limit.'
     definitions,shown = shares(cells)
     if definitions and shown/definitions<SHOWN:
         yield f'{where}: {shown} of {definitions} definitions are followed by a demonstration or a test: {SHOWN:.0%} have to be.'
