@@ -9,7 +9,7 @@ root = Path(__file__).resolve().parent.parent
 WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
 PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
 READ_ONLY = ('tutorials', 'reproductions') # these export nothing
-READABLE = () # wings whose lines are at most 120 characters, 160 where one string fills them
+READABLE = ('ablation',) # wings whose lines are at most 120 characters, 160 where one string fills them
 EXPORT = re.compile(r'^#\s*\|\s*exports?\b', re.M)
 
 def cells(path): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type']=='code']

@@ -6,9 +6,11 @@ from dataclasses import replace
 from fastai.callback.core import Callback
 from filelock import FileLock
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import (OURS, ROWS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, n_epochs, row_learner, run_key, same_data, summary)
+from portrait_nb.ablation import n_epochs, read_results, row_learner, run_key, same_data
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
+from portrait_nb.results import plot_rows, summary
+from portrait_nb.rows import ROWS, TABLE4, TABLE5, Experiments, Row, Scale, grid
 from portrait_nb.runs import RunError
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
