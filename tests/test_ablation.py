@@ -240,3 +240,15 @@ def test_a_damaged_outcome_ends_in_a_sentence(portraits, tmp_path):
     file = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)/'outcome.pt'
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(RunError, match='is not a checkpoint, or was damaged'): TABLE4.run(dls, SHORT, ['fss'], **run)
+
+def test_accuracy_and_the_majority_guess_stand_in_every_line(portraits, tmp_path):
+    "Counted by hand from what the run has kept"
+    dls, run = loaders(portraits), where(tmp_path)
+    line = TABLE4.run(dls, SHORT, ['fss'], **run).iloc[0]
+    predicted = ablation.run_predictions(dls, TABLE4['fss'], SHORT, 0, run['out'])[0]['said']
+    for name in ('gender', 'age', 'body'):
+        actual = pd.concat([pd.Series(o.dataset.labels[name].numpy()) for o in (dls.query, dls.gallery)]).to_numpy()
+        known, common = actual != -1, pd.Series(dls.train.dataset.labels[name].numpy()).loc[lambda o: o != -1].mode()[0]
+        assert line[f'{name}_accuracy'] == pytest.approx((predicted[name].numpy() == actual)[known].mean(), abs=1e-5)
+        assert line[f'{name}_majority'] == pytest.approx((actual == common)[known].mean(), abs=1e-5)
+    assert {f'{t.name}_{o}' for t in PORTRAIT.attributes for o in ('accuracy', 'majority')} <= set(line.index)
