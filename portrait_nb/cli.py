@@ -442,7 +442,8 @@ def portrait_ablate(preset:str='small',     # scale: tiny, small or bench (drawn
                     cameras:store_true=False # score by Market-1501's rule: `source` is a camera, the same person from the same camera is no match
                    ):
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
-    from portrait_nb.ablation import ROWS, SCALES, TABLE4, summary
+    from portrait_nb.ablation import ROWS, SCALES, TABLE4
+    from portrait_nb.results import summary
     chosen,seeds = list(TABLE4.rows) if rows is None else rows.split(','),_seeds(seeds)
     _one_of(preset=(preset, list(SCALES)), **{'rows': (o, list(ROWS.rows)) for o in chosen if o not in ROWS.rows})
     dls = _ablation_data(SCALES[preset], annotations, root, tasks, drop)
