@@ -23,7 +23,7 @@ from .tasks import PORTRAIT, Task, largest_remainder
 from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
 from .draw.places import (BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
                                 draw_place, draw_seat, draw_bed, draw_occluder)
-from .draw.faces import random_hat
+from .draw.hats import random_hat
 from .draw.figures import random_person, random_outfit, random_pose, skeleton, draw_figure
 
 # %% ../nbs/data/100_synth.ipynb #28545c9d
