@@ -17,7 +17,9 @@ import numpy as np
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from .brush import skia, paint, shade, mix, linear, radial
-from .faces import Face, random_face, draw_head, draw_hair_behind
+from .heads import Face, random_face
+from .hair import draw_hair_behind
+from .hats import draw_head
 
 # %% ../../nbs/draw/030_figures.ipynb #e7933e01
 HEAD = 1.25 # how much larger than life heads are drawn
