@@ -2,8 +2,9 @@
 import hashlib, os, subprocess, sys
 import numpy as np
 import pytest
+from portrait_nb.draw.brush import skia
 from portrait_nb.draw.places import (BEDS, OCCLUDERS, OUTDOORS, PLACES, SEATS, draw_bed, draw_occluder, draw_place, draw_seat, random_bed, random_occluder,
-                                random_place, random_seat, skia)
+                                random_place, random_seat)
 
 def picture(kind, seed=0, size=(64,128), **cam):
     a = np.zeros((size[1],size[0],4), np.uint8)

@@ -11,7 +11,7 @@ __all__ = ['VIEWS', 'SKINS', 'HAIR_COLOURS', 'BEARDS', 'IRISES', 'HAIRS', 'AGE_Y
 import numpy as np
 from dataclasses import dataclass, replace, fields
 from math import sin, cos, asin, radians
-from .places import skia, paint, shade, mix, linear, radial
+from .brush import skia, paint, shade, mix, linear, radial
 
 # %% ../../nbs/draw/020_faces.ipynb #ddbb9add
 def head_canvas(height:int=96,                # of the head, in pixels

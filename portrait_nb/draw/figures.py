@@ -16,7 +16,7 @@ import math
 import numpy as np
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from .places import skia, paint, shade, mix, linear, radial
+from .brush import skia, paint, shade, mix, linear, radial
 from .faces import Face, random_face, draw_head, draw_hair_behind
 
 # %% ../../nbs/draw/030_figures.ipynb #e7933e01
