@@ -24,7 +24,9 @@ from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
 from .draw.places import (BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
                                 draw_place, draw_seat, draw_bed, draw_occluder)
 from .draw.faces import random_hat
-from .draw.figures import random_person, random_outfit, random_pose, skeleton, draw_figure
+from .draw.bodies import random_person, random_pose, skeleton
+from .draw.clothes import random_outfit
+from .draw.things import draw_figure
 
 # %% ../nbs/data/100_synth.ipynb #28545c9d
 TABLE2 = dict(train=151_633, query=12_361, gallery=86_006) # images
