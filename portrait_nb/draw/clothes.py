@@ -338,7 +338,7 @@ _HANDS = _hand_shapes()
 # %% ../../nbs/draw/080_clothes.ipynb #81d7a89e
 @patch
 def draw_hand(self:Sketch, side):
-    "A hand with its thumb; the fingers are told apart when there is room"
+    "A hand with its thumb; lines between the fingers when there is room"
     centre,u,length,size = self.hand(side)
     outline,lines = _HANDS[self.pose.hand(side)]
     thumb = self.camera.vec((-.7 if side=='l' else .7, -.4, .5)) # where the thumb would be in space
@@ -426,7 +426,7 @@ def panel(self:Sketch, pairs, rgb, rim=True):
 @patch
 def _collar(self:Sketch, rgb):
     throat = self.outfit.under if self.outfit.top=='uniform' else self.skin
-    if not self.from_back: self.panel([(1.04,-.5), (.90,0), (1.04,.5)], throat, False)
+    if not self.from_back: self.panel([(1.04,-.5), (.90,0), (1.04,.5)], throat, rim=False)
     for s in (-1,1):
         self.panel([(1.04,s*1.0), (.985,s*.95), (.86,s*.42), (.90,s*.05), (1.02,s*.4)], shade(rgb,.10))
 
@@ -664,10 +664,10 @@ def random_outfit(rng,          # np.random.Generator
     elif bottom=='jeans': cloth2 = _random_cloth(rng, _DENIM, .93)
     elif skirt:           cloth2 = _random_cloth(rng, _COLOURS, .55)
     else:                 cloth2 = _random_cloth(rng, _EARTH, .93)
-    lady = person.gender=='female' and person.age not in ('child','teenager')
+    grown_woman = person.gender=='female' and person.age not in ('child','teenager')
     loafers,backpack = .3 if person.age=='child' else 1.4, .7 if person.age in ('middle-aged','senior') else 1.8
-    shoes = _pick(rng, dict(sneakers=2.5, boots=1., loafers=loafers, sandals=.5, heels=1. if lady else 0.))
-    bag = _pick(rng, {'': 7, 'backpack': backpack, 'handbag': 1.2 if lady else .1, 'shoulder bag': 1.2})
+    shoes = _pick(rng, dict(sneakers=2.5, boots=1., loafers=loafers, sandals=.5, heels=1. if grown_woman else 0.))
+    bag = _pick(rng, {'': 7, 'backpack': backpack, 'handbag': 1.2 if grown_woman else .1, 'shoulder bag': 1.2})
     under = (.95,.95,.94) if rng.random()<.6 else _tint(rng, _COLOURS)
     accent = _tint(rng, _COLOURS)
     shoe_rgb = _tint(rng, _COLOURS if shoes=='sneakers' else _EARTH)
