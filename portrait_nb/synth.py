@@ -23,7 +23,7 @@ from .tasks import PORTRAIT, Task, largest_remainder
 from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
 from .draw.places import (BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
                                 draw_place, draw_seat, draw_bed, draw_occluder)
-from .draw.faces import random_hat
+from .draw.hats import random_hat
 from .draw.bodies import random_person, random_pose, skeleton
 from .draw.clothes import random_outfit
 from .draw.things import draw_figure

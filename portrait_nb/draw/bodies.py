@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from fastcore.basics import patch
 from .brush import skia, mix
-from .faces import Face, random_face
+from .heads import Face, random_face
 
 # %% ../../nbs/draw/070_bodies.ipynb #13926f82
 LABELS = dict(

@@ -9,7 +9,8 @@ __all__ = ['draw_figure']
 import math
 from dataclasses import replace
 from .brush import skia, paint, shade, mix, linear, radial
-from .faces import draw_head, draw_hair_behind
+from .hair import draw_hair_behind
+from .hats import draw_head
 from .bodies import Person, Pose, tube
 from .clothes import Cloth, Outfit, Sketch
 
