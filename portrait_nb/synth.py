@@ -21,8 +21,9 @@ from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
 from .tasks import PORTRAIT, Task, largest_remainder
 from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
-from .draw.places import (BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
-                                draw_place, draw_seat, draw_bed, draw_occluder)
+from .draw.rooms import PLACES, draw_place, random_light
+from .draw.streets import BEDS, random_place, random_seat, random_bed, random_occluder
+from .draw.streets import draw_seat, draw_bed, draw_occluder
 from .draw.hats import random_hat
 from .draw.bodies import random_person, random_pose, skeleton
 from .draw.clothes import random_outfit
@@ -286,7 +287,7 @@ def stage(row,     # a row of `image_table`, as a mapping
     place = replace(place, light=random_light(rng, place.kind))
     outfit,hat = random_outfit(rng, person), random_hat(rng) if rng.random()<.08 else None
     seat,bed = random_seat(rng, place.kind), random_bed(rng, place.kind)
-    if place.kind in OUTDOORS and bed in ('bed','sofa'): bed = 'towel'
+    if PLACES[place.kind].outdoors and bed in ('bed','sofa'): bed = 'towel'
     rng = _rng(seed, 6, row['shot'])
     pose = _pose(rng, row)
     joints = skeleton(person, pose)
@@ -301,7 +302,7 @@ def _inside(p, margin=0.): return margin<=p[0]<=WIDTH-margin and margin<=p[1]<=H
 def _hides(occluder, p):
     "Does any part of `occluder` cover the point?"
     x,y = WIDTH-p[0] if occluder.mirror else p[0], p[1]
-    for form,pts,_ in OCCLUDERS[occluder.kind](occluder):
+    for form,pts,_ in occluder.shapes():
         if form=='oval' and pts[0]<=x<=pts[2] and pts[1]<=y<=pts[3]: return True
         if form!='oval' and skia.Path.Polygon([skia.Point(*map(float,o)) for o in pts], True).contains(x, y): return True
     return False
