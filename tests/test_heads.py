@@ -1,10 +1,12 @@
 import itertools, pickle
 from dataclasses import replace
 import numpy as np, pytest
-from portrait_nb.draw.heads import BEARDS, HAIRS, MOODS, VIEWS, blend_moods, head_canvas, random_face
+from portrait_nb.draw.heads import HAIRS, MOODS, VIEWS, Head, head_canvas, random_face
 from portrait_nb.draw.hair import draw_hair_behind
 from portrait_nb.draw.hats import HATS, Hat, draw_head, head_image
 from portrait_nb.tasks import PORTRAIT
+
+BEARDS = ('none', 'stubble', 'moustache', 'goatee', 'full', 'long')
 
 def face_of(seed, gender='female', age='young adult'): return random_face(np.random.default_rng(seed), gender, age)
 
@@ -51,9 +53,10 @@ def test_a_scarf_hides_the_hair(hat):
     assert (first==second).all()
 
 def test_blending_is_symmetric_and_zero_intensity_is_neutral():
-    assert blend_moods(('fear','anger'))==blend_moods('anger|fear')
-    for e in MOODS: assert blend_moods((e,), 0.)==MOODS['neutral']
-    assert blend_moods(('happiness','happiness')).curve>MOODS['happiness'].curve
+    def mood(expressions, intensity=1.): return Head(None, face_of(0), 'front', expressions, intensity).mood
+    assert mood(('fear','anger'))==mood('anger|fear')
+    for e in MOODS: assert mood((e,), 0.)==MOODS['neutral']
+    assert mood(('happiness','happiness')).curve>MOODS['happiness'].curve
 
 @pytest.mark.parametrize('call,words', [
     (lambda: face_of(0, 'woman', 'child'), "gender 'woman' is unknown; choose from male, female"),

@@ -10,7 +10,7 @@ import numpy as np
 from dataclasses import dataclass
 from .brush import skia, paint, shade, linear
 from .heads import Face, Head, head_canvas, jitter, shape
-from .hair import draw_hair, draw_hair_behind, worn_hair
+from .hair import draw_hair, draw_hair_behind
 
 # %% ../../nbs/draw/060_hats.ipynb #9ea100d4
 def _draw_earrings(head):
@@ -193,17 +193,15 @@ def draw_head(
     intensity:float=1.        # how strong the expressions are
 ):
     "Skull, ears, face, the hair in front, glasses and hat"
-    head = Head(canvas, face, view, expressions, intensity, light_side)
-    hair,has_face = worn_hair(face, hat), view!='back'
-    hidden = hat is not None and hat.hides_hair
-    ears_covered = hidden or (hair is not None and hair.covers_ears)
-    if not head.turned and not hidden and not (ears_covered and has_face): head.draw_ears()
+    head = Head(canvas, face, view, expressions, intensity, light_side, hat)
+    has_face,hidden = view!='back', hat is not None and hat.hides_hair
+    if not head.turned and not hidden and not (has_face and head.ears_covered): head.draw_ears()
     head.draw_skull()
     if has_face: head.draw_features()
-    if hair is not None: draw_hair(head, hair)
-    if head.turned and not ears_covered: head.draw_ears()
+    draw_hair(head)
+    if head.turned and not head.ears_covered: head.draw_ears()
     if has_face: head.draw_brows()
-    if not ears_covered: _draw_earrings(head)
+    if not head.ears_covered: _draw_earrings(head)
     _draw_glasses(head)
     if hat is not None: _DRAW_HAT[hat.kind](head, hat.colour)
 
