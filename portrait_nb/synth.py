@@ -19,19 +19,15 @@ from functools import lru_cache
 from pathlib import Path
 from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
-from portrait_nb.tasks import PORTRAIT, Task, largest_remainder
-from portrait_nb.draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
-from portrait_nb.draw.rooms import PLACES, draw_place, random_light
-from portrait_nb.draw.streets import BEDS, random_place, random_seat, random_bed, random_occluder
-from portrait_nb.draw.streets import draw_seat, draw_bed, draw_occluder
-from portrait_nb.draw.hats import random_hat
-<<<<<<< ours
-from portrait_nb.draw.figures import random_person, random_outfit, random_pose, skeleton, draw_figure
-=======
-from portrait_nb.draw.bodies import random_person, random_pose, skeleton
-from portrait_nb.draw.clothes import random_outfit
-from portrait_nb.draw.things import draw_figure
->>>>>>> theirs
+from .tasks import PORTRAIT, Task, largest_remainder
+from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
+from .draw.rooms import PLACES, draw_place, random_light
+from .draw.streets import BEDS, random_place, random_seat, random_bed, random_occluder
+from .draw.streets import draw_seat, draw_bed, draw_occluder
+from .draw.hats import random_hat
+from .draw.bodies import random_person, random_pose, skeleton
+from .draw.clothes import random_outfit
+from .draw.things import draw_figure
 
 # %% ../nbs/data/100_synth.ipynb #28545c9d
 TABLE2 = dict(train=151_633, query=12_361, gallery=86_006) # images
