@@ -31,6 +31,7 @@ def aspect_colour(aspect:str, # 'appearance', 'posture', 'emotion', or an aspect
 
 # %% ../nbs/data/040_style.ipynb #881ecdb9
 pd.options.display.max_colwidth = None # a sentence in a table is read to its end
+pd.options.display.max_columns = 20 # in a terminal too: wrap a wide table, and don't leave its middle out
 
 # %% ../nbs/data/040_style.ipynb #02d9c095
 STYLE = {'figure.dpi': 90, 'savefig.dpi': 90, 'figure.constrained_layout.use': True, 'font.size': 9, 'text.color': INK,
