@@ -358,7 +358,8 @@ def _file_faults(df, root, n_workers):
     "The faults of the files that `df` names, and the id of each row's file"
     looks = _look_at_files(df['image'], root, n_workers)
     _folder.cache_clear()
-    lost = (looks['kind']=='missing file') & looks['fault'].isna()
+    is_missing = looks['kind']=='missing file'
+    lost = is_missing & looks['fault'].isna()
     looks.loc[lost, 'fault'] = [_missing_fault(o, root) for o in looks.index[lost]]
     kinds,sentences,ids = [df['image'].map(looks[o]) for o in ('kind', 'fault', 'id')]
     return _faults(df, sentences, 'image', kinds[sentences.notna()].array), ids
@@ -415,9 +416,10 @@ def _fault_table(faults, most=20):
     for line,column,image,fault in rows:
         lines.append('  '.join([line.rjust(a+2), column.ljust(b), image.ljust(c), fault]))
     width = max(map(len, lines))
-    lines.insert(1, '  '+'─'*(width-2))
-    more = len(faults)-most
-    if more>0: lines.append(' '*(a+2)+f"  … and {more:,} more")
+    rule = '─'*(width-2)
+    lines.insert(1, f'  {rule}')
+    more,indent = len(faults)-most,' '*(a+2)
+    if more>0: lines.append(f"{indent}  … and {more:,} more")
     return '\n'.join(lines)
 
 def _by_kind(faults): return ', '.join(f"{kind} {n:,}" for kind,n in faults['kind'].value_counts().items())
@@ -490,7 +492,8 @@ def _two_labels(df, ident, task):
     for who in several[:3]:
         own = known[known[ident]==who]
         labels = [f"{label} in line {line}" for line,label in zip(own['line'], own[task])]
-        examples.append(f"{quote(who)} ({', '.join(labels)})")
+        together = ', '.join(labels)
+        examples.append(f"{quote(who)} ({together})")
     report,more = '; '.join(examples),len(several)-3
     if more>0: report += f" and {more:,} more"
     return f"{plural(len(several), 'identity', 'identities')} with more than one {task}: {report}"
@@ -611,7 +614,8 @@ def label_shares(df:pd.DataFrame, # an annotation table
     "How the labels of `task` are distributed; shares of a multi-label sub-task may sum to more than 1"
     side = np.where(df['split']=='train', 'train', 'test')
     cells = label_words(df[task.name], task.labels)
-    counts = df.groupby([cells, side]).size().unstack(fill_value=0).reindex(columns=['train', 'test'], fill_value=0)
+    counts = df.groupby([cells, side]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=['train', 'test'], fill_value=0)
     labelled = counts.drop(index='', errors='ignore')
     with_label = {}
     for label in task.labels:
