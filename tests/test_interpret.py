@@ -213,7 +213,7 @@ def test_the_figure_fits_what_is_told(look, people, portraits, tmp_path, monkeyp
     root, df = portraits
     image = root/df.image[0]
     forty = Interpreter(PortraitNet(Tasks([Task(f'Attribute_{i}', 'appearance', ('no','yes')) for i in range(40)]), 'test_resnet', pretrained=False, split='shared', size=(64,32)))
-    who = Interpreter(PortraitNet(Tasks([Task('identity', 'appearance', ['a','b'], identity=True)]), 'test_resnet', pretrained=False, size=(64,32)))
+    who = Interpreter(PortraitNet(Tasks([Task('identity', 'appearance', ['a','b'], is_identity=True)]), 'test_resnet', pretrained=False, size=(64,32)))
     eight,tall = drawn(tmp_path, image, look.interpret(image), look.search(image, people), root), drawn(tmp_path, image, forty.interpret(image), None, None)
     assert tall[1]>40*20 and eight[1]<400 # 20 pixels a bar at least
     narrow = drawn(tmp_path, image, who.interpret(image), who.search(image, who.gallery(df, root), k=3), root)
