@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'read_portrait', 'encode_labels', 'label_of', 'Portraits', 'normalise', 'denormalise', 'Normalise',
-           'crop_flip_erase', 'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
+           'crop_flip_erase', 'Augment', 'deal_groups', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
            'portrait_dls', 'Photos', 'PictureError']
 
 # %% ../nbs/data/110_data.ipynb #0313bc24
@@ -188,7 +188,7 @@ class Augment(Transform):
         return crop_flip_erase(x, (drawn.pin_memory() if x.is_cuda else drawn).to(x.device, non_blocking=True))
 
 # %% ../nbs/data/110_data.ipynb #e1d3f317
-def deal(own:list,       # a list of rows for each identity
+def deal_groups(own:list,       # a list of rows for each identity
          p:int,          # identities a batch
          k:int,          # portraits of each
          n:int,          # batches
@@ -236,7 +236,7 @@ class PKSampler:
              )->np.ndarray: # (batches, bs) rows; the same for the same seed
         "The rows of one epoch"
         (p,own,alone),rng = self.plan(bs),np.random.default_rng(seed)
-        rows,beside = deal(self.own, p, self.k, own, rng),bs-p*self.k
+        rows,beside = deal_groups(self.own, p, self.k, own, rng),bs-p*self.k
         rest = np.resize(rng.permutation(self.rest), (alone or own, bs if alone else beside))
         if beside: return rng.permuted(np.hstack([rows,rest]), axis=1)
         return rng.permutation(np.vstack([rows,rest])) if alone else rows

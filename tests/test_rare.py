@@ -6,10 +6,10 @@ import torch
 from portrait_nb.annotations import read_annotations
 from portrait_nb.data import portrait_dls
 from portrait_nb.learner import fss_learner, run_model
-from portrait_nb.synth import HAT, make_portraits
+from portrait_nb.synth import HAT_TASK, make_portraits
 from portrait_nb.tasks import PORTRAIT, Tasks
 
-TASKS = Tasks([PORTRAIT['gender'], HAT])
+TASKS = Tasks([PORTRAIT['gender'], HAT_TASK])
 
 @pytest.fixture(scope='module')
 def hats(tmp_path_factory, one_thread):
