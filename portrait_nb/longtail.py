@@ -16,6 +16,7 @@ from fractions import Fraction
 from itertools import accumulate
 from matplotlib.patches import Patch
 from .annotations import SPLITS
+from .errors import one_of, some
 from .style import INK, OTHER_COLOURS, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
 from .words import NONE, label_words, words
@@ -25,21 +26,23 @@ def _whole(count, i):
     "`count` as an int, or a `ValueError` that says which one it is"
     try: n = int(count)
     except (TypeError, ValueError, OverflowError): n = None
-    if n is None or n!=count or n<0: raise ValueError(f"counts: number {i} is {count}, but a class has a whole number of samples, 0 or more.")
-    return n
+    if n is not None and n==count and n>=0: return n
+    raise ValueError(f"counts: number {i} is {count}, but a class has a whole number of samples, 0 or more.")
 
 def _sizes(counts):
     "The samples of the classes, largest first"
-    counts = [_whole(o, i) for i,o in enumerate(counts.values() if isinstance(counts, dict) else counts)]
-    if not any(counts): raise ValueError(f"counts {'are all 0' if counts else 'is empty'}: a long tail needs at least one class with a sample.")
-    return sorted(counts, reverse=True)
+    counts = counts.values() if isinstance(counts, dict) else counts
+    counts = [_whole(o, i) for i,o in enumerate(counts)]
+    if any(counts): return sorted(counts, reverse=True)
+    kind = 'are all 0' if counts else 'is empty'
+    raise ValueError(f"counts {kind}: a long tail needs at least one class with a sample.")
 
 def _share(k):
     "`k` as the fraction that was meant"
     try: share = Fraction(str(k)).limit_denominator(10**9)
     except (ValueError, ZeroDivisionError): share = 0
-    if not 0<share<=1: raise ValueError(f"k is the share of all samples to be held, above 0 and at most 1; got {k}.")
-    return share
+    if 0<share<=1: return share
+    raise ValueError(f"k is the share of all samples to be held, above 0 and at most 1; got {k}.")
 
 def _n_head(held, share):
     "How many of the largest classes hold at least `share`, from their running sum"
@@ -72,18 +75,22 @@ def imbalance_factor(counts)->float: # 1: all classes equal
     return sizes[0]/min(o for o in sizes if o)
 
 # %% ../nbs/data/090_longtail.ipynb #c1f4ff78
-def concentration(counts)->pd.Series: # share of the samples held, by share of the classes; from (0, 0) to (1, 1)
+def concentration(counts # samples of each class
+                 )->pd.Series: # share of the samples held, by share of the classes; from (0, 0) to (1, 1)
     "How much the largest classes hold"
-    held = [0, *accumulate(_sizes(counts))]
-    return pd.Series(np.array(held)/held[-1], index=pd.Index(np.arange(len(held))/(len(held)-1), name='classes'), name='samples')
+    held = np.array([0, *accumulate(_sizes(counts))])
+    classes = np.arange(len(held))/(len(held)-1)
+    return pd.Series(held/held[-1], index=pd.Index(classes, name='classes'), name='samples')
 
 def long_tail_curve(counts,   # samples of each class
                     ks=None   # shares in (0, 1]; None for a hundredth, two hundredths ... to 1
                    )->pd.Series: # LTS_k by k
     "Eq. 1 at every `k`"
-    held,ks = list(accumulate(_sizes(counts))), np.arange(1, 101)/100 if ks is None else ks
+    held = list(accumulate(_sizes(counts)))
+    if ks is None: ks = np.arange(1, 101)/100
     shares = [_share(o) for o in ks]
-    return pd.Series([float(_n_head(held, o)/(o*len(held))) for o in shares], index=pd.Index([float(o) for o in shares], name='k'), name='LTS')
+    scores = [float(_n_head(held, o)/(o*len(held))) for o in shares]
+    return pd.Series(scores, index=pd.Index([float(o) for o in shares], name='k'), name='LTS')
 
 # %% ../nbs/data/090_longtail.ipynb #80c8cbb8
 def compare_tails(counts:dict,   # name -> samples of each class
@@ -92,8 +99,9 @@ def compare_tails(counts:dict,   # name -> samples of each class
     "The indexes of several distributions, a row each"
     def row(y):
         sizes = _sizes(y)
-        return {'classes': len(sizes), 'samples': sum(sizes), 'largest': sizes[0], 'smallest': sizes[-1], **{f'LTS {float(k):g}': long_tail_score(y, k) for k in ks},
-                'Gini': gini(y), 'imbalance factor': imbalance_factor(y)}
+        row = {'classes': len(sizes), 'samples': sum(sizes), 'largest': sizes[0], 'smallest': sizes[-1]}
+        for k in ks: row[f'LTS {float(k):g}'] = long_tail_score(y, k)
+        return row | {'Gini': gini(y), 'imbalance factor': imbalance_factor(y)}
     return pd.DataFrame([row(y) for y in counts.values()], index=list(counts))
 
 def plot_tails(counts:dict,   # name -> samples of each class
@@ -106,7 +114,8 @@ def plot_tails(counts:dict,   # name -> samples of each class
             left.plot(concentration(y), color=colour, label=name)
             right.plot(long_tail_curve(y), color=colour)
         left.plot([0,1], [0,1], ':', color='#999999', label='all equal')
-        left.set(xlabel='share of the classes, largest first', ylabel='share of the samples', title='What the largest classes hold', xlim=(0,1), ylim=(0,1.02))
+        left.set(xlabel='share of the classes, largest first', ylabel='share of the samples')
+        left.set(title='What the largest classes hold', xlim=(0,1), ylim=(0,1.02))
         left.legend()
         right.axhline(1, ls=':', color='#999999')
         right.set(xlabel='k', ylabel='$LTS_k$', title='LTS over k', xlim=(0,1), ylim=(0,None))
@@ -114,16 +123,15 @@ def plot_tails(counts:dict,   # name -> samples of each class
 # %% ../nbs/data/090_longtail.ipynb #220e132e
 def _part(df, split, *columns):
     "The rows of `split`, or all for None; a missing column is refused"
-    lost = [o for o in ('split', *columns) if o not in df]
-    if lost: raise ValueError(f"The table has no column '{lost[0]}'; there are: {', '.join(map(str, df))}.")
+    for o in ('split', *columns):
+        if o not in df: raise ValueError(f"The table has no column '{o}'; there are: {some(df, 20)}.")
     if split is None: return df
-    if split not in SPLITS: raise ValueError(f"No split is called {split!r}; there are {', '.join(SPLITS)}, and None for all.")
-    return df[df['split']==split]
+    return df[df['split']==one_of(split, (*SPLITS, None), 'split')]
 
 def _identified(df, split, identity, *columns):
     "The rows of named people; these columns as words"
     part = _part(df, split, identity, *columns)
-    part = part.assign(**{o: words(part[o]) for o in (identity, *columns)})
+    for o in (identity, *columns): part = part.assign(**{o: words(part[o])})
     return part[part[identity]!='']
 
 # %% ../nbs/data/090_longtail.ipynb #3d714494
@@ -138,12 +146,13 @@ def identity_counts(df:pd.DataFrame, # an annotation table
 def identities_by_source(df:pd.DataFrame, # an annotation table
                          split:str=None,  # 'train', 'query', 'gallery', or None for all
                          identity:str='identity' # the column of identities
-                        )->pd.DataFrame:  # source, identity, images; the largest source first, in it the largest identity
+                        )->pd.DataFrame:  # source, identity, images; the largest source and identity first
     "How many images each identity has in each source"
     part = _identified(df, split, identity, 'source')
     counts = part.value_counts(['source', identity]).rename('images').reset_index()
     total = counts.groupby('source').images.transform('sum')
-    order = counts.assign(total=total).sort_values(['total','source','images'], ascending=[False,True,False], kind='stable').index
+    order = counts.assign(total=total)
+    order = order.sort_values(['total','source','images'], ascending=[False,True,False], kind='stable').index
     return counts.loc[order].reset_index(drop=True)
 
 # %% ../nbs/data/090_longtail.ipynb #f56057fd
@@ -155,27 +164,36 @@ def plot_identities(df:pd.DataFrame, # an annotation table
                    ):
     "Draw the images of every identity, film by film"
     counts = identities_by_source(df, split, identity)
-    if counts.empty: return plot_nothing(f"Nobody is identified{f' in {split}' if split else ''}: the column {identity!r} names no one.", caption)
+    if counts.empty:
+        where = f' in {split}' if split else ''
+        return plot_nothing(f"Nobody is identified{where}: the column {identity!r} names no one.", caption)
     edge = _sizes(counts.images)[head_classes(counts.images, k)-1]
+    films = list(counts.groupby('source', sort=False))
+    names = [name or 'no source' for name,_ in films]
+    middles = [film.index.to_numpy().mean() for _,film in films]
+    width = max(.9, 600/len(counts))
     with chart(figsize=(10,3.3), caption=caption) as (_,ax):
-        films = list(counts.groupby('source', sort=False))
-        for i,(_,film) in enumerate(films): ax.vlines(film.index, 0, film.images, color=OTHER_COLOURS[i%len(OTHER_COLOURS)], lw=max(.9, 600/len(counts)))
+        for i,(_,film) in enumerate(films):
+            ax.vlines(film.index, 0, film.images, color=OTHER_COLOURS[i%len(OTHER_COLOURS)], lw=width)
         ax.axhline(edge, ls='--', lw=.8, color=INK)
-        ax.set(xlim=(-1, len(counts)), ylim=(0,None), ylabel='images', title=f"{len(counts):,} identities in {len(films)} sources; the dashed line is at {edge:,} images")
-        ax.set_xticks([film.index.to_numpy().mean() for _,film in films], [name or 'no source' for name,_ in films], rotation=90, fontsize=7)
+        title = f"{len(counts):,} identities in {len(films)} sources; the dashed line is at {edge:,} images"
+        ax.set(title=title, xlim=(-1, len(counts)), ylim=(0,None), ylabel='images')
+        ax.set_xticks(middles, names, rotation=90, fontsize=7)
         ax.grid(axis='x', visible=False)
 
 # %% ../nbs/data/090_longtail.ipynb #fa27e590
 def label_counts(df:pd.DataFrame, # an annotation table
                  task             # one of its sub-tasks, not the identity
-                )->pd.DataFrame:  # images: a row a label, "-" for none of several where the table says so, and a last one "" for those without; a column a split
-    "How many images of each split bear each label of `task`"
+                )->pd.DataFrame:  # images by label and split; "-" is none of several, "" those without a label
+    "How many images of each split have each label of `task`"
     part = _part(df, None, task.name)
     part = part[['split']].assign(cell=label_words(part[task.name], task.labels))
-    cells = part.groupby(['cell', 'split'], observed=True).size().rename('images').reset_index() # a row for each distinct cell and split
-    borne = cells.assign(label=cells['cell'].str.split('|')).explode('label')
-    counts = borne.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
-    rows = [*task.labels, *([NONE] if task.multilabel and NONE in counts.index else []), '']
+    cells = part.groupby(['cell', 'split'], observed=True).size().rename('images').reset_index()
+    labels = cells.assign(label=cells['cell'].str.split('|')).explode('label')
+    counts = labels.pivot_table(index='label', columns='split', values='images', aggfunc='sum', fill_value=0)
+    rows = list(task.labels)
+    if task.multilabel and NONE in counts.index: rows.append(NONE)
+    rows.append('')
     for o in sorted(set(counts.index)-set(rows)): task.index(o)
     return counts.reindex(index=rows, columns=list(SPLITS), fill_value=0)
 
@@ -184,21 +202,23 @@ SPLIT_SHADES = dict(zip(SPLITS, (1., .62, .3))) # how strong the colour of each 
 NO_LABEL = '#b5b5b5'
 
 def _row_name(label):
-    "What stands beside the bar of a row of `label_counts`"
+    "What to write beside the bar of a row of `label_counts`"
     special = {NONE: 'none of these', '': 'no label'}
     return special.get(label, label if len(label)<16 else label[:14]+'…')
 
 def _plot_counts(ax, counts, task, colour, n_images):
     "Bars of `label_counts`, the splits end to end; a label's share is of the labelled images, that of those without one of all"
-    y,total,left = np.arange(len(counts)), counts.sum(axis=1), counts.cumsum(axis=1)-counts
+    y,total,left = np.arange(len(counts)),counts.sum(axis=1),counts.cumsum(axis=1)-counts
     colours = [colour if o in task.labels else NO_LABEL for o in counts.index]
-    for split,shade in SPLIT_SHADES.items(): ax.barh(y, counts[split], left=left[split], color=colours, alpha=shade, height=.72)
+    for split,shade in SPLIT_SHADES.items():
+        ax.barh(y, counts[split], left=left[split], color=colours, alpha=shade, height=.72)
     for i,(label,n) in enumerate(total.items()):
         of = n_images-total[''] if label else n_images
         ax.text(n, i, f' {n/max(1, of):.1%}', va='center', fontsize=7, color='#555555')
-    borne = total[list(task.labels)]
-    factor = f'{imbalance_factor(borne):.1f} : 1' if borne.min() else 'a label is never used'
-    ax.set(yticks=y, yticklabels=map(_row_name, counts.index), title=f'{task.name}   {factor}', xlim=(0, 1.25*max(1, total.max())))
+    used = total[list(task.labels)]
+    factor = f'{imbalance_factor(used):.1f} : 1' if used.min() else 'a label is never used'
+    ax.set(title=f'{task.name}   {factor}', xlim=(0, 1.25*max(1, total.max())))
+    ax.set(yticks=y, yticklabels=map(_row_name, counts.index))
     ax.locator_params(axis='x', nbins=4)
     ax.grid(axis='y', visible=False)
 
@@ -207,15 +227,20 @@ def plot_label_counts(df:pd.DataFrame, # an annotation table
                       cols:int=4,      # panels a row
                       caption:str=''   # a line below
                      ):
-    "Draw how many images bear each label of every attribute; in the title, the imbalance factor"
-    shown = tasks.attributes
-    if not shown: return plot_nothing('The identity is the only sub-task, and it has no labels to count; plot_identities draws it.', caption)
-    cols = min(cols, len(shown))
-    counts = [label_counts(df, o) for o in shown]
-    most = [max(map(len, counts[i:i+cols])) for i in range(0, len(shown), cols)]
-    with chart(len(most), cols, figsize=(2.6*cols, sum(.75+.2*o for o in most)+.3), caption=caption, squeeze=False, height_ratios=[o+.2 for o in most]) as (fig,axs):
-        for i,(ax,o) in enumerate(zip(axs.flat, shown)):
-            _plot_counts(ax, counts[i], o, aspect_colour(o.aspect, tasks.aspects), len(df))
+    "Draw how many images have each label of every attribute; in the title, the imbalance factor"
+    if not tasks.attributes:
+        why = 'The identity is the only sub-task, and it has no labels to count; plot_identities draws it.'
+        return plot_nothing(why, caption)
+    counts = [label_counts(df, o) for o in tasks.attributes]
+    n = len(counts)
+    cols = min(cols, n)
+    most = [max(map(len, counts[i:i+cols])) for i in range(0, n, cols)]
+    size = 2.6*cols, sum(.75+.2*o for o in most)+.3
+    ratios = [o+.2 for o in most]
+    with chart(len(most), cols, figsize=size, caption=caption, squeeze=False, height_ratios=ratios) as (fig,axs):
+        for i,(ax,task) in enumerate(zip(axs.flat, tasks.attributes)):
+            _plot_counts(ax, counts[i], task, aspect_colour(task.aspect, tasks.aspects), len(df))
             ax.set_ylim(most[i//cols]-.4, -.6)
-        for ax in axs.flat[len(shown):]: ax.set_axis_off()
-        fig.legend(handles=[Patch(color=INK, alpha=a, label=o) for o,a in SPLIT_SHADES.items()], loc='outside upper right', ncols=3)
+        for ax in axs.flat[n:]: ax.set_axis_off()
+        handles = [Patch(color=INK, alpha=shade, label=o) for o,shade in SPLIT_SHADES.items()]
+        fig.legend(handles=handles, loc='outside upper right', ncols=3)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLE2', 'UNIDENTIFIED', 'TABLE3', 'HAT_TASK', 'PRESETS', 'PEOPLE', 'PHYSIQUE', 'HEIGHT_OF', 'MOST_OF_AN_EXTRA',
            'TAKES', 'SHOT_ODDS', 'BLENDS', 'PLACES_OF_A_FILM', 'FRAME_WIDTH', 'FRAME_HEIGHT', 'POINTS_A_METRE', 'LYING',
-           'CROWN_AT', 'FOLLOW', 'USUAL', 'USUAL_ARMS', 'ODD', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'TABLE_COLUMNS',
+           'CROWN_AT', 'FOLLOW', 'ODD', 'USUAL', 'USUAL_ARMS', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'TABLE_COLUMNS',
            'HIDDEN', 'VERSION', 'CLAIM', 'TABLE_FILE', 'SCENES_FILE', 'Preset', 'head_size', 'long_tail', 'deal_labels',
            'deal_people', 'population', 'shot_table', 'image_table', 'Viewpoint', 'aim_camera', 'Shot', 'stage_shot',
            'visible_labels', 'draw_shot', 'play', 'draw_portrait', 'annotated', 'make_portraits']
@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
+from .errors import one_of
 from .tasks import PORTRAIT, Task, largest_remainder
 from .draw.places import (skia, paint, mix, lit, radial, Light, BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
                                 draw_place, draw_seat, draw_bed, draw_occluder)
@@ -30,6 +31,7 @@ from .draw.figures import random_person, random_outfit, random_pose, skeleton, d
 TABLE2 = dict(train=151_633, query=12_361, gallery=86_006) # images
 UNIDENTIFIED = dict(train=86_516/151_633, query=0., gallery=57_724/86_006) # their share without identity, Section 4.2
 TABLE3 = dict(train=.086, query=.074, gallery=.070) # LTS_0.2
+HAT_TASK = Task('hat', 'appearance', ['no', 'yes']) # rare: a cap, a hat or a headscarf, in one scene of twelve
 
 @dataclass(frozen=True)
 class Preset:
@@ -40,11 +42,11 @@ class Preset:
     size:tuple      # (height, width) of an image
     hats:bool=False # is there a column `hat` too?
 
-HAT_TASK = Task('hat', 'appearance', ['no', 'yes']) # a rare attribute: a cap, a hat or a headscarf, worn in one scene of twelve
-
 def _preset(n_images, n_identities, films, size, **kwargs):
-    images,identities = largest_remainder(n_images, TABLE2.values()),n_identities
-    return Preset(dict(zip(TABLE2, images)), dict(zip(TABLE2, identities)), films, size, **kwargs)
+    "A preset whose images are shared out to the splits as in Table 2"
+    images = dict(zip(TABLE2, largest_remainder(n_images, TABLE2.values())))
+    identities = dict(zip(TABLE2, n_identities))
+    return Preset(images, identities, films, size, **kwargs)
 
 PRESETS = dict(tiny =_preset(300,     (12, 7, 8),      4,  (64, 32)),
                hats =_preset(1_200,   (24, 14, 16),    8,  (64, 32), hats=True),
@@ -58,8 +60,10 @@ def head_size(n:int,     # identities
               k:float=.2 # share of the images
              )->int:     # the classes that shall hold `k` of the images
     "The number of classes whose LTS_k is nearest to `lts`, between .06 and .11 where whole classes allow it"
-    return max(1, min(max(round(lts*k*n), math.ceil(.06*k*n)), int(.11*k*n)))
+    nearest,least,most = round(lts*k*n),math.ceil(.06*k*n),int(.11*k*n)
+    return max(1, min(max(nearest, least), most))
 
+# %% ../nbs/data/100_synth.ipynb #de34e4f1
 def long_tail(n:int,     # identities
               total:int, # images to share out
               head:int,  # the classes that hold `k` of them
@@ -67,44 +71,55 @@ def long_tail(n:int,     # identities
               k:float=.2 # share of the images
              )->np.ndarray: # (n,) images of each identity, falling
     "Zipf's law with the exponent that puts the edge of a `k` share in the middle of class number `head`"
-    if n*least>total: raise ValueError(f"long_tail: {n} identities of at least {least} images need {n*least}, more than the total of {total}.")
-    rank,lo,hi = np.arange(1, n+1), 0., 5.
+    if n*least>total:
+        raise ValueError(f"long_tail: {n} identities of at least {least} images need {n*least}, more than the total of {total}.")
+    rank,lo,hi = np.arange(1, n+1),0.,5.
     for _ in range(60):
         a = (lo+hi)/2
         share = least/total + (1-n*least/total)*rank**-a/(rank**-a).sum()
-        lo,hi = (lo,a) if share[:head].sum()-share[head-1]/2 > k else (a,hi)
-    return least+np.array(largest_remainder(total-n*least, [round(1e6*o) for o in rank**-a]))
+        too_steep = share[:head].sum()-share[head-1]/2 > k
+        lo,hi = (lo,a) if too_steep else (a,hi)
+    weights = [round(1e6*o) for o in rank**-a]
+    return least+np.array(largest_remainder(total-n*least, weights))
 
 # %% ../nbs/data/100_synth.ipynb #17e73fcf
 def deal_labels(rng:np.random.Generator, # its source of chance
-         odds:dict, # label -> weight
-         n:int      # how many
-        )->np.ndarray: # (n,) labels
+                odds:dict, # label -> weight
+                n:int      # how many
+               )->np.ndarray: # (n,) labels
     "`n` labels in the proportions of `odds`, shuffled"
-    return rng.permutation(np.repeat(list(odds), largest_remainder(n, [float(o) for o in odds.values()])))
+    counts = largest_remainder(n, [float(o) for o in odds.values()])
+    return rng.permutation(np.repeat(list(odds), counts))
 
 # %% ../nbs/data/100_synth.ipynb #a7d1a80d
-PEOPLE = dict(gender=dict(male=.54, female=.46), age={'child':.13, 'teenager':.15, 'young adult':.32, 'middle-aged':.23, 'senior':.17})
-PHYSIQUE = {'child':(.32,.42,.26), 'teenager':(.40,.40,.20), 'young adult':(.34,.40,.26), 'middle-aged':(.20,.40,.40), 'senior':(.30,.38,.32)} # thin, medium, heavy
-HEIGHT_OF = {'child':((1,0,0),(1,0,0)), 'teenager':((.30,.45,.25),(.45,.45,.10)), 'young adult':((.08,.42,.50),(.32,.46,.22)),
-             'middle-aged':((.10,.42,.48),(.38,.42,.20)), 'senior':((.28,.46,.26),(.54,.38,.08))} # short, medium, tall: men, women
+PEOPLE = dict(gender=dict(male=.54, female=.46),
+              age={'child':.13, 'teenager':.15, 'young adult':.32, 'middle-aged':.23, 'senior':.17})
+PHYSIQUE = {'child':       (.32,.42,.26), # thin, medium, heavy
+            'teenager':    (.40,.40,.20),
+            'young adult': (.34,.40,.26),
+            'middle-aged': (.20,.40,.40),
+            'senior':      (.30,.38,.32)}
+HEIGHT_OF = {'child':       ((1,0,0),       (1,0,0)), # short, medium, tall: men, women
+             'teenager':    ((.30,.45,.25), (.45,.45,.10)),
+             'young adult': ((.08,.42,.50), (.32,.46,.22)),
+             'middle-aged': ((.10,.42,.48), (.38,.42,.20)),
+             'senior':      ((.28,.46,.26), (.54,.38,.08))}
 
-def deal_people(rng:np.random.Generator, n:int # people
-               )->pd.DataFrame: # gender, age, physique, height
+def deal_people(rng:np.random.Generator, # its source of chance
+                n:int                    # people
+               )->pd.DataFrame:          # gender, age, physique, height
     "The fixed labels of `n` people"
-    df = pd.DataFrame({k:deal_labels(rng, odds, n) for k,odds in PEOPLE.items()}).assign(physique='', height='')
+    df = pd.DataFrame({k: deal_labels(rng, odds, n) for k,odds in PEOPLE.items()}).assign(physique='', height='')
     for age,group in df.groupby('age'):
-        df.loc[group.index, 'physique'] = deal_labels(rng, dict(zip(PORTRAIT['physique'].labels, PHYSIQUE[age])), len(group))
+        odds = dict(zip(PORTRAIT['physique'].labels, PHYSIQUE[age]))
+        df.loc[group.index, 'physique'] = deal_labels(rng, odds, len(group))
     for (age,gender),group in df.groupby(['age','gender']):
-        df.loc[group.index, 'height'] = deal_labels(rng, dict(zip(PORTRAIT['height'].labels, HEIGHT_OF[age][gender=='female'])), len(group))
+        odds = dict(zip(PORTRAIT['height'].labels, HEIGHT_OF[age][gender=='female']))
+        df.loc[group.index, 'height'] = deal_labels(rng, odds, len(group))
     return df
 
 # %% ../nbs/data/100_synth.ipynb #c843a12d
 MOST_OF_AN_EXTRA = 3 # images of somebody without identity: one to three
-
-def _names(films):
-    "An identity's name: its film and its number in the film's cast"
-    return films + '_p' + (films.groupby(films).cumcount()+1).astype(str).str.zfill(3)
 
 def _extras(rng, total):
     "Image counts, one to three each, that sum to `total`"
@@ -117,32 +132,45 @@ def _identities(preset, splits):
     "Image counts of the identities of `splits`, one column a split"
     counts = {}
     for s in splits:
-        n,known = preset.identities[s], preset.images[s]-round(preset.images[s]*UNIDENTIFIED[s])
-        counts[s] = pd.Series(long_tail(n, known, head_size(n, TABLE3[s]), least=1 if s=='query' else 3))
+        n,unidentified = preset.identities[s],round(preset.images[s]*UNIDENTIFIED[s])
+        head = head_size(n, TABLE3[s])
+        counts[s] = pd.Series(long_tail(n, preset.images[s]-unidentified, head, least=1 if s=='query' else 3))
     return pd.DataFrame(counts).fillna(0).astype(int)
 
+# %% ../nbs/data/100_synth.ipynb #ba1e7fc6
+def _names(films):
+    "An identity's name: its film and its number in the film's cast"
+    number = films.groupby(films).cumcount()+1
+    return films + '_p' + number.astype(str).str.zfill(3)
+
 def population(preset:str='small', # a name of `PRESETS`
-               seed:int=0
-              )->pd.DataFrame: # person, identity ("" for an extra), source, gender, age, physique, height, and images by split
+               seed:int=0          # another seed makes other people
+              )->pd.DataFrame:     # person, identity ("" for an extra), source, fixed labels, images by split
     "Everybody who is in the films"
-    p,rng = PRESETS[preset], np.random.default_rng([seed, 0])
+    p,rng = PRESETS[preset],np.random.default_rng([seed, 0])
     known = pd.concat([_identities(p, ['train']), _identities(p, ['query','gallery'])])
-    extra = [pd.DataFrame({s: _extras(rng, p.images[s]-known[s].sum().astype(int))}) for s in ('train','gallery')]
-    df = pd.concat([known, *extra], ignore_index=True).fillna(0).astype(int)
+    images_left = {s: p.images[s]-known[s].sum().astype(int) for s in ('train','gallery')}
+    extras = [pd.DataFrame({s: _extras(rng, n)}) for s,n in images_left.items()]
+    df = pd.concat([known, *extras], ignore_index=True).fillna(0).astype(int)
     films = pd.Series([f'film{o:02d}' for o in rng.integers(1, p.films+1, len(df))])
-    df.insert(0, 'identity', np.where(df.index<len(known), _names(films), ''))
+    n_known = len(known)
+    df.insert(0, 'identity', np.where(df.index<n_known, _names(films), ''))
     df.insert(1, 'source', films)
-    labels = pd.concat([deal_people(rng, len(known)), deal_people(rng, len(df)-len(known))], ignore_index=True)
+    people = [deal_people(rng, n) for n in (n_known, len(df)-n_known)]
+    labels = pd.concat(people, ignore_index=True)
     return pd.concat([df, labels], axis=1).rename_axis('person').reset_index()
 
 # %% ../nbs/data/100_synth.ipynb #823c4410
 TAKES = (.55,.3,.15) # of one, two, three frames a shot
-SHOT_ODDS = dict(framing=dict(whole=.36, half=.44, bust=.20), view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
-             body=dict(standing=.28, walking=.18, sitting=.21, crouching=.11, lying=.10, other=.12),
-             arm=dict(hanging=.25, crossed=.15, raised=.15, holding=.18, reaching=.15, other=.12),
-             expression=dict(neutral=.24, happiness=.20, surprise=.13, sadness=.13, anger=.12, disgust=.09, fear=.09),
-             spoilt=dict(none=.80, occlusion=.08, truncation=.04, blur=.04, dark=.04))
-BLENDS = dict(neutral='sadness', happiness='surprise', surprise='fear', sadness='fear', anger='disgust', disgust='anger', fear='surprise') # the second of two expressions
+SHOT_ODDS = dict(
+    framing=dict(whole=.36, half=.44, bust=.20),
+    view={'front':.64, 'half side':.18, 'side':.09, 'back':.09},
+    body=dict(standing=.28, walking=.18, sitting=.21, crouching=.11, lying=.10, other=.12),
+    arm=dict(hanging=.25, crossed=.15, raised=.15, holding=.18, reaching=.15, other=.12),
+    expression=dict(neutral=.24, happiness=.20, surprise=.13, sadness=.13, anger=.12, disgust=.09, fear=.09),
+    spoilt=dict(none=.80, occlusion=.08, truncation=.04, blur=.04, dark=.04))
+BLENDS = dict(neutral='sadness', happiness='surprise', surprise='fear', sadness='fear',
+              anger='disgust', disgust='anger', fear='surprise') # the second of two expressions
 
 def _takes(rng, n):
     "The frames of each shot of somebody with `n` images"
@@ -151,19 +179,26 @@ def _takes(rng, n):
     frames[-1] -= frames.sum()-n
     return frames
 
+def _blended(expression):
+    "Two expressions at once, in the order of the labels"
+    both = sorted([expression, BLENDS[expression]], key=PORTRAIT['expression'].labels.index)
+    return '|'.join(both)
+
 def shot_table(people:pd.DataFrame, # from `population`
-               seed:int=0
-              )->pd.DataFrame: # a row a shot: person, scene, frames and what is to be seen
+               seed:int=0           # another seed makes other shots
+              )->pd.DataFrame:      # a row a shot: person, scene, frames and what is to be seen
     "The shots that everybody is in"
     rng = np.random.default_rng([seed, 1])
     takes = [_takes(rng, n) for n in people[['train','query','gallery']].sum(axis=1)]
     n_shots = np.array([len(o) for o in takes])
-    person,nth = np.repeat(people.index, n_shots), np.concatenate([np.arange(o) for o in n_shots])
-    per_scene = np.clip(-(-n_shots//2), 1, 4)[person]
-    df = pd.DataFrame(dict(person=person, scene=pd.factorize(person*1000+nth//per_scene)[0], frames=np.concatenate(takes)))
+    person = np.repeat(people.index, n_shots)
+    nth_shot = np.concatenate([np.arange(o) for o in n_shots])
+    shots_a_scene = np.clip(-(-n_shots//2), 1, 4)[person]
+    scene = pd.factorize(person*1000+nth_shot//shots_a_scene)[0]
+    df = pd.DataFrame(dict(person=person, scene=scene, frames=np.concatenate(takes)))
     for name,odds in SHOT_ODDS.items(): df[name] = deal_labels(rng, odds, len(df))
     two = deal_labels(rng, {True:.045, False:.955}, len(df))
-    df.loc[two, 'expression'] = df.expression[two].map(lambda o: '|'.join(sorted([o, BLENDS[o]], key=PORTRAIT['expression'].labels.index)))
+    df.loc[two, 'expression'] = df.expression[two].map(_blended)
     return df.rename_axis('shot').reset_index()
 
 # %% ../nbs/data/100_synth.ipynb #28b31f88
@@ -173,30 +208,33 @@ def _splits(frames, people, rng):
     "The split of each frame: train people's go to train, the others' to the gallery but for the quota of the query"
     order = frames.assign(key=rng.random(frames.shot.max()+1)[frames.shot])
     order['last'] = order.key==order.groupby('person').key.transform('max')
-    nth = order.sort_values(['last','take','key']).groupby('person').cumcount()
-    asked = nth.sort_index() < frames.person.map(people['query'])
-    return np.where(frames.person.map(people.train)>0, 'train', np.where(asked, 'query', 'gallery'))
+    nth = order.sort_values(['last','take','key']).groupby('person').cumcount().sort_index()
+    to_query = nth < frames.person.map(people['query'])
+    to_train = frames.person.map(people.train)>0
+    return np.where(to_train, 'train', np.where(to_query, 'query', 'gallery'))
 
 def image_table(preset:str='small', # a name of `PRESETS`
-                seed:int=0
-               )->pd.DataFrame: # a row an image: the person, the shot, the labels, the path
+                seed:int=0          # another seed makes another table
+               )->pd.DataFrame:     # a row an image: the person, the shot, the labels, the path
     "Every image of a preset, with all that is to be drawn in it"
-    rng,people = np.random.default_rng([seed, 2]), population(preset, seed)
+    rng,people = np.random.default_rng([seed, 2]),population(preset, seed)
     shots = shot_table(people, seed)
     shots['place'] = rng.integers(0, PLACES_OF_A_FILM, shots.scene.max()+1)[shots.scene]
     df = shots.loc[shots.index.repeat(shots.frames)].reset_index(drop=True)
     df['take'] = df.groupby('shot').cumcount()
     df['split'] = _splits(df, people, rng)
-    df = df.drop(columns='frames').join(people[['identity','source','gender','age','physique','height']], on='person')
+    fixed = people[['identity','source','gender','age','physique','height']]
+    df = df.drop(columns='frames').join(fixed, on='person')
     df['group'] = 'shot' + df['shot'].astype(str).str.zfill(6)
-    df['image'] = df.split + '/' + df.source + '/' + df.group + '_' + df['take'].astype(str) + '.jpg'
+    name = df.group + '_' + df['take'].astype(str) + '.jpg'
+    df['image'] = df.split + '/' + df.source + '/' + name
     return df
 
 # %% ../nbs/data/100_synth.ipynb #b87205ca
 FRAME_WIDTH,FRAME_HEIGHT = 128,256 # of the frame in which everything is described
-POINTS_A_METRE = dict(whole=124., half=200., bust=280.) # points a metre
+POINTS_A_METRE = dict(whole=124., half=200., bust=280.)
 LYING = dict(whole=88., half=150., bust=260.)  # the same for somebody who lies, and is longer than the picture is wide
-CROWN_AT = dict(half=30., bust=40.)                 # y of the crown of a person 1.72 m tall
+CROWN_AT = dict(half=30., bust=40.)            # y of the crown of a person 1.72 m tall
 FOLLOW = dict(half=.60, bust=.80)              # how much of a difference in height the camera makes up for
 
 @dataclass(frozen=True)
@@ -208,111 +246,170 @@ class Viewpoint:
     horizon:float # where the camera's eye line is
     def at(self, p): return (self.x+p[0]*self.scale, self.floor+p[1]*self.scale) # metres -> points
 
+# %% ../nbs/data/100_synth.ipynb #845db5e7
 def _zoom(person, joints, framing):
     "How much closer the camera comes to somebody who takes up little height"
     if framing!='whole': return (1.72/person.stature)**.5
     ys = [o[1] for o in joints.values()]
-    return (1.80/max(.9, max(ys)-joints['crown'][1]))**.6
+    height = max(ys)-joints['crown'][1]
+    return (1.80/max(.9, height))**.6
 
 def _upright(person, joints, framing, j):
     "Scale, x and floor for somebody upright"
-    scale = POINTS_A_METRE[framing]*(1+.015*j[0])*_zoom(person, joints, framing)
-    crown,head = joints['crown'],(joints['crown'][0]+joints['head'][0])/2
+    zoom = _zoom(person, joints, framing)
+    scale = POINTS_A_METRE[framing]*(1+.015*j[0])*zoom
+    crown = joints['crown']
+    head = (crown[0]+joints['head'][0])/2
     if framing=='whole':
-        xs = [o[0] for o in joints.values()]
-        middle = head+np.clip((min(xs)+max(xs))/2-head, -30/scale, 30/scale)
-        top = 247+3*j[1]+min(o[1] for o in joints.values())*scale
-        return scale, 64+4*j[2]-middle*scale, 247+3*j[1]+np.clip(8-top, 0, 22)
-    y = CROWN_AT[framing]+(1-FOLLOW[framing])*(1.72-person.stature)*scale+4*j[1]
-    return scale, 64+5*j[2]-(.8*head+.2*joints['hip'][0])*scale, y-crown[1]*scale
+        xs,ys = zip(*joints.values())
+        middle = (min(xs)+max(xs))/2
+        middle = head+np.clip(middle-head, -30/scale, 30/scale)
+        floor = 247+3*j[1]
+        top = floor+min(ys)*scale
+        floor = floor+np.clip(8-top, 0, 22)
+        return scale, 64+4*j[2]-middle*scale, floor
+    middle = .8*head+.2*joints['hip'][0]
+    missing = 1.72-person.stature
+    y = CROWN_AT[framing]+(1-FOLLOW[framing])*missing*scale+4*j[1]
+    return scale, 64+5*j[2]-middle*scale, y-crown[1]*scale
 
+# %% ../nbs/data/100_synth.ipynb #7cb6f272
 def _laid(joints, framing, j):
-    "The same for somebody who lies"
-    scale,t = LYING[framing]*(1+.015*j[0]), dict(whole=.50, half=.30, bust=.10)[framing]
-    x,y = ((joints['crown'][i]+joints['head'][i])/2 for i in (0,1))
-    x,y = x+t*(joints['hip'][0]-x), y+t*(joints['hip'][1]-y)
-    return scale, 64+3*j[2]-x*scale, dict(whole=150, half=140, bust=128)[framing]+5*j[1]-y*scale
+    "Scale, x and floor for somebody who lies"
+    scale = LYING[framing]*(1+.015*j[0])
+    to_hip = dict(whole=.50, half=.30, bust=.10)[framing]
+    middle = dict(whole=150, half=140, bust=128)[framing]
+    crown,head,hip = joints['crown'],joints['head'],joints['hip']
+    x,y = ((crown[i]+head[i])/2 for i in (0,1))
+    x = x+to_hip*(hip[0]-x)
+    y = y+to_hip*(hip[1]-y)
+    return scale, 64+3*j[2]-x*scale, middle+5*j[1]-y*scale
 
-def aim_camera(person, pose,  # from `figures`
-           joints:dict,   # their `skeleton`
-           framing:str,   # 'whole', 'half' or 'bust'
-           cut:bool,      # truncation: so far to one side or down that a part is cut off
-           rng:np.random.Generator
-          )->Viewpoint:
+def aim_camera(person,        # from `random_person`
+               pose,          # from `random_pose`
+               joints:dict,   # their `skeleton`
+               framing:str,   # 'whole', 'half' or 'bust'
+               cut:bool,      # truncation: so far to one side or down that a part is cut off
+               rng:np.random.Generator
+              )->Viewpoint:
     "Where the camera stands for a shot"
     j = rng.normal(size=3).clip(-2,2)
-    scale,x,floor = _laid(joints, framing, j) if pose.body=='lying' else _upright(person, joints, framing, j)
-    side,down,which = rng.choice([-1,1])*rng.uniform(24,34), rng.uniform(26,44), rng.random()<.6
-    if cut: x,floor = (x+side, floor) if which else (x, floor+down)
-    eye = .62-.45*joints['crown'][1]
-    return Viewpoint(float(scale), float(x), float(floor), float(floor-max(eye,.8)*scale))
+    if pose.body=='lying': scale,x,floor = _laid(joints, framing, j)
+    else: scale,x,floor = _upright(person, joints, framing, j)
+    side = rng.choice([-1,1])*rng.uniform(24,34)
+    down = rng.uniform(26,44)
+    sideways = rng.random()<.6
+    if cut and sideways: x = x+side
+    elif cut: floor = floor+down
+    eye = max(.62-.45*joints['crown'][1], .8)
+    return Viewpoint(float(scale), float(x), float(floor), float(floor-eye*scale))
 
 # %% ../nbs/data/100_synth.ipynb #f8e984b9
 @dataclass
 class Shot:
     "All that is to be drawn"
-    person:object; outfit:object; hat:object; place:object; pose:object; joints:dict; view:Viewpoint
-    expressions:tuple; intensity:float; seat:str; bed:str; occluder:object; pan:float; spoilt:str
+    person:object     # who, from `random_person`
+    outfit:object     # the clothes, from `random_outfit`
+    hat:object        # from `random_hat`, or None
+    place:object      # the background and its light, from `random_place`
+    pose:object       # from `random_pose`
+    joints:dict       # name -> (x, y) in metres, from `skeleton`
+    view:Viewpoint    # where the camera stands
+    expressions:tuple # one or two labels
+    intensity:float   # how strong the expression is, .85 to 1
+    seat:str          # what a sitting person sits on
+    bed:str           # what a lying person lies on
+    occluder:object   # what hides a part of the person, from `random_occluder`, or None
+    pan:float         # how far the background is moved aside, in points
+    spoilt:str        # 'none', 'occlusion', 'truncation', 'blur' or 'dark'
 
 def _rng(seed, *key): return np.random.default_rng([seed, *(int(o) for o in key)])
 
 @lru_cache(4096)
-def _person(seed, number, gender, age, physique, height): return random_person(_rng(seed, 3, number), gender, age, physique, height)
+def _person(seed, number, gender, age, physique, height):
+    "A person is the same in every scene"
+    return random_person(_rng(seed, 3, number), gender, age, physique, height)
 
 @lru_cache(4096)
-def _place(seed, film, number): return random_place(_rng(seed, 4, film, number))
+def _place(seed, film, number):
+    "A place is the same in all of its film"
+    return random_place(_rng(seed, 4, film, number))
 
-USUAL = dict(standing=('even',), walking=('stride',), sitting=('upright','knees apart'), crouching=('squat',), lying=('flat',), other=('star jump',))
-USUAL_ARMS = dict(hanging=('loose',), crossed=('folded',), raised=('in a V',), holding=('box','umbrella'), reaching=('both aside',), other=('hands on hips',))
-ODD = .1 # share of the poses that are any of `figures`'s
+# %% ../nbs/data/100_synth.ipynb #664cd6e5
+ODD = .1 # share of the poses that are not among the plainest
+USUAL = dict(standing=('even',), walking=('stride',), sitting=('upright','knees apart'),
+             crouching=('squat',), lying=('flat',), other=('star jump',))
+USUAL_ARMS = dict(hanging=('loose',), crossed=('folded',), raised=('in a V',), holding=('box','umbrella'),
+                  reaching=('both aside',), other=('hands on hips',))
 
 def _pose(rng, row):
     "A pose of the row's classes: mostly one of the plainest, sometimes any"
-    how,act = (None if rng.random()<ODD else str(rng.choice(o)) for o in (USUAL[row['body']], USUAL_ARMS[row['arm']]))
-    return _flat(random_pose(rng, row['body'], row['arm'], row['view'], how, act))
+    plainest = USUAL[row['body']],USUAL_ARMS[row['arm']]
+    def choose(names): return None if rng.random()<ODD else str(rng.choice(names))
+    how,act = map(choose, plainest)
+    pose = random_pose(rng, row['body'], row['arm'], row['view'], how, act)
+    roll = pose.stance.get('roll')
+    if not roll: return pose
+    level = 1.38+.3*(roll-1.25) # a bed is level, so whoever lies on it nearly is
+    return replace(pose, stance={**pose.stance, 'roll': level})
 
-def _flat(pose):
-    "A bed is level, so who lies on it nearly is"
-    return replace(pose, stance={**pose.stance, 'roll': 1.38+.3*(pose.stance['roll']-1.25)}) if pose.stance.get('roll') else pose
-
+# %% ../nbs/data/100_synth.ipynb #5d7d8272
 def stage_shot(row,     # a row of `image_table`, as a mapping
-          seed:int=0
-         )->Shot:
+               seed:int=0
+              )->Shot:
     "Everything in the shot of `row`"
     person = _person(seed, *(row[k] for k in ('person','gender','age','physique','height')))
     rng = _rng(seed, 5, row['scene'])
     place = _place(seed, int(row['source'][4:]), row['place'])
     place = replace(place, light=random_light(rng, place.kind))
-    outfit,hat = random_outfit(rng, person), random_hat(rng) if rng.random()<.08 else None
-    seat,bed = random_seat(rng, place.kind), random_bed(rng, place.kind)
+    outfit = random_outfit(rng, person)
+    hat = random_hat(rng) if rng.random()<.08 else None
+    seat,bed = random_seat(rng, place.kind),random_bed(rng, place.kind)
     if place.kind in OUTDOORS and bed in ('bed','sofa'): bed = 'towel'
     rng = _rng(seed, 6, row['shot'])
     pose = _pose(rng, row)
     joints = skeleton(person, pose)
     view = aim_camera(person, pose, joints, row['framing'], row['spoilt']=='truncation', rng)
     occluder = random_occluder(rng) if row['spoilt']=='occlusion' else None
-    return Shot(person, outfit, hat, place, pose, joints, view, tuple(row['expression'].split('|')), float(rng.uniform(.85,1)), seat, bed, occluder,
-                float(rng.uniform(-30,30)), row['spoilt'])
+    intensity = float(rng.uniform(.85,1))
+    pan = float(rng.uniform(-30,30))
+    expressions = tuple(row['expression'].split('|'))
+    return Shot(person, outfit, hat, place, pose, joints, view, expressions, intensity,
+                seat, bed, occluder, pan, row['spoilt'])
 
 # %% ../nbs/data/100_synth.ipynb #8bce00b4
-def _inside(p, margin=0.): return margin<=p[0]<=FRAME_WIDTH-margin and margin<=p[1]<=FRAME_HEIGHT-margin
+def _inside(p, margin=0.):
+    "Is the point in the picture, so far from its edge?"
+    x,y = p
+    return margin<=x<=FRAME_WIDTH-margin and margin<=y<=FRAME_HEIGHT-margin
 
 def _hides(occluder, p):
     "Does any part of `occluder` cover the point?"
     x,y = FRAME_WIDTH-p[0] if occluder.mirror else p[0], p[1]
     for form,pts,_ in OCCLUDERS[occluder.kind](occluder):
-        if form=='oval' and pts[0]<=x<=pts[2] and pts[1]<=y<=pts[3]: return True
-        if form!='oval' and skia.Path.Polygon([skia.Point(*map(float,o)) for o in pts], True).contains(x, y): return True
+        if form=='oval':
+            left,top,right,bottom = pts
+            covered = left<=x<=right and top<=y<=bottom
+        else:
+            corners = [skia.Point(*map(float,o)) for o in pts]
+            covered = skia.Path.Polygon(corners, True).contains(x, y)
+        if covered: return True
     return False
 
 def visible_labels(shot:Shot)->dict: # sub-task -> can its label be read?
     "Which of the changing labels the picture shows"
-    pts = {k:shot.view.at(p) for k,p in shot.joints.items()}
-    def shown(*names, margin=5.): return any(_inside(pts[o], margin) and not (shot.occluder and _hides(shot.occluder, pts[o])) for o in names)
+    pts = {k: shot.view.at(p) for k,p in shot.joints.items()}
     pts['face'] = tuple(.55*a+.45*b for a,b in zip(pts['head'], pts['crown']))
-    return dict(hat=shown('crown', margin=2.), expression=shot.pose.view!='back' and shown('face', margin=2.),
-                body=shot.pose.body=='lying' or shown('hip_l','hip_r','knee_l','knee_r'),
-                arm=shown('hand_l','hand_r') or (shot.pose.arm in ('hanging','raised','crossed','reaching') and shown('elbow_l','elbow_r')))
+    def hidden(p): return shot.occluder and _hides(shot.occluder, p)
+    def shows(*names, margin=5.):
+        inside = [pts[o] for o in names if _inside(pts[o], margin)]
+        return not all(map(hidden, inside))
+    pose = shot.pose
+    elbow_will_do = pose.arm in ('hanging','raised','crossed','reaching')
+    return dict(hat=shows('crown', margin=2.),
+                expression=pose.view!='back' and shows('face', margin=2.),
+                body=pose.body=='lying' or shows('hip_l','hip_r','knee_l','knee_r'),
+                arm=shows('hand_l','hand_r') or (elbow_will_do and shows('elbow_l','elbow_r')))
 
 # %% ../nbs/data/100_synth.ipynb #72d65d7c
 HAZE = .42 # the air between the person and the place
@@ -328,41 +425,70 @@ def _recorded(pictures):
 def _behind(c, s):
     "The place and what the person sits or lies on"
     v,lies = s.view,s.pose.body=='lying'
-    draw_place(c, s.place, v.horizon, v.floor+(BEDS[s.bed]*v.scale if lies else 0), v.scale, s.pan)
+    wall_foot = v.floor+(BEDS[s.bed]*v.scale if lies else 0)
+    draw_place(c, s.place, v.horizon, wall_foot, v.scale, s.pan)
     c.drawPaint(paint((.80,.80,.80), alpha=HAZE))
-    if lies: draw_bed(c, s.place, s.bed, v.x, v.floor, v.scale, mirror=s.joints['head'][0]>s.joints['hip'][0], horizon=v.horizon)
+    if lies:
+        mirror = s.joints['head'][0]>s.joints['hip'][0]
+        draw_bed(c, s.place, s.bed, v.x, v.floor, v.scale, mirror=mirror, horizon=v.horizon)
     if s.pose.body=='sitting': _seat(c, s, False)
 
 def _seat(c, s, over):
-    draw_seat(c, s.place, s.seat, s.view.at(s.joints['hip'])[0], s.view.floor, s.view.scale, s.pose.view, s.pose.mirror, over, s.view.horizon)
+    "The seat behind a sitting person, or what of it is before them"
+    v,x = s.view,s.view.at(s.joints['hip'])[0]
+    draw_seat(c, s.place, s.seat, x, v.floor, v.scale, s.pose.view, s.pose.mirror, over, v.horizon)
 
 def _figure(c, s, lod):
-    c.translate(s.view.x, s.view.floor); c.scale(s.view.scale, s.view.scale)
+    "The person, in metres"
+    c.translate(s.view.x, s.view.floor)
+    c.scale(s.view.scale, s.view.scale)
     draw_figure(c, s.person, s.outfit, s.pose, s.expressions, s.intensity, s.hat, s.place.light.side, lod)
 
 def draw_shot(s:Shot,
               lod:float=1. # level of detail, 0..1
              )->list: # three skia.Picture: behind, figure, before
     "Draw a shot once, for all its frames"
-    out = []
-    with _recorded(out) as c: _behind(c, s)
-    with _recorded(out) as c: _figure(c, s, lod)
-    with _recorded(out) as c:
+    pictures = []
+    with _recorded(pictures) as c: _behind(c, s)
+    with _recorded(pictures) as c: _figure(c, s, lod)
+    with _recorded(pictures) as c:
         if s.pose.body=='sitting': _seat(c, s, True)
         if s.occluder: draw_occluder(c, s.occluder, s.place.light)
-    return out
+    return pictures
 
 # %% ../nbs/data/100_synth.ipynb #1be3adbb
-NOISE = np.random.default_rng(250).normal(size=(512,512,1)).astype(np.float32) + .5*np.random.default_rng(251).normal(size=(512,512,3)).astype(np.float32)
+NOISE = (np.random.default_rng(250).normal(size=(512,512,1)).astype(np.float32)
+         + .5*np.random.default_rng(251).normal(size=(512,512,3)).astype(np.float32))
+
+def _multiply(c, ink):
+    "Paint over everything, darkening it"
+    ink.setBlendMode(skia.BlendMode.kMultiply)
+    c.drawPaint(ink)
 
 def _grade(c, s):
     "The light of the place over everything, darker corners, and the night of a dark shot"
-    l = s.place.light
-    tint = mix((1.,1.,1.), lit(Light(warmth=l.warmth, level=min(l.level,1.), contrast=1), (1.,1.,1.)), .5)
+    light = s.place.light
+    white,shadow = (1.,1.,1.),(.66,.66,.70)
+    even = Light(warmth=light.warmth, level=min(light.level,1.), contrast=1)
+    tint = mix(white, lit(even, white), .5)
     if s.spoilt=='dark': tint = tuple(o*k for o,k in zip(tint, (.52,.54,.62)))
-    p = paint(tint); p.setBlendMode(skia.BlendMode.kMultiply); c.drawPaint(p)
-    p = paint((1,1,1), shader=radial((64,112), 190., [(1.,1.,1.),(1.,1.,1.),(.66,.66,.70)], [0,.45,1.])); p.setBlendMode(skia.BlendMode.kMultiply); c.drawPaint(p)
+    _multiply(c, paint(tint))
+    corners = radial((64,112), 190., [white,white,shadow], [0,.45,1.])
+    _multiply(c, paint((1,1,1), shader=corners))
 
+def _sensor(pixels, spoilt, rng):
+    "What lens and sensor do: blur of a blurred shot, exposure, noise"
+    h,w = pixels.shape[:2]
+    if spoilt=='blur':
+        soft = ImageFilter.GaussianBlur(h/256*rng.uniform(1.2,2.0))
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).filter(soft))
+    y,x = rng.integers(0, (512-h,512-w))
+    strength = (3.5 if spoilt=='dark' else 1.6)*rng.uniform(.6,1.4)
+    exposure = np.float32(rng.uniform(.96,1.04))
+    grain = strength*NOISE[y:y+h,x:x+w]
+    return np.clip(pixels*exposure+grain, 0, 255).astype(np.uint8)
+
+# %% ../nbs/data/100_synth.ipynb #7fabaa48
 def play(s:Shot,
          pictures,    # its `draw_shot`
          size:tuple,  # (height, width) in pixels
@@ -372,21 +498,22 @@ def play(s:Shot,
     h,w = size
     pixels = np.zeros((h,w,4), np.uint8)
     c = skia.Surface(pixels).getCanvas()
-    zoom,dx,dy,mx,my = 1.018+.012*rng.random(), *rng.uniform(-1.1,1.1,2), *rng.uniform(-.6,.6,2)
-    c.scale(w/FRAME_WIDTH, h/FRAME_HEIGHT); c.translate(64+dx,128+dy); c.scale(zoom,zoom); c.translate(-64,-128)
-    c.drawPicture(pictures[0])
-    c.save(); c.translate(mx,my); c.drawPicture(pictures[1]); c.restore()
-    c.drawPicture(pictures[2])
+    zoom = 1.018+.012*rng.random()
+    dx,dy = rng.uniform(-1.1,1.1,2)
+    hand_x,hand_y = rng.uniform(-.6,.6,2)
+    c.scale(w/FRAME_WIDTH, h/FRAME_HEIGHT)
+    c.translate(64+dx,128+dy)
+    c.scale(zoom,zoom)
+    c.translate(-64,-128)
+    behind,figure,before = pictures
+    c.drawPicture(behind)
+    c.save()
+    c.translate(hand_x,hand_y)
+    c.drawPicture(figure)
+    c.restore()
+    c.drawPicture(before)
     _grade(c, s)
     return _sensor(pixels[:,:,:3], s.spoilt, rng)
-
-def _sensor(pixels, spoilt, rng):
-    "What lens and sensor do: blur of a blurred shot, exposure, noise"
-    h,w = pixels.shape[:2]
-    if spoilt=='blur': pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).filter(ImageFilter.GaussianBlur(h/256*rng.uniform(1.2,2.0))))
-    y,x = rng.integers(0, (512-h,512-w))
-    strength = (3.5 if spoilt=='dark' else 1.6)*rng.uniform(.6,1.4)
-    return np.clip(pixels*np.float32(rng.uniform(.96,1.04))+strength*NOISE[y:y+h,x:x+w], 0, 255).astype(np.uint8)
 
 def draw_portrait(row,  # a row of `image_table`, as a mapping
                   size:tuple=(256,128), # (height, width) in pixels
@@ -398,22 +525,23 @@ def draw_portrait(row,  # a row of `image_table`, as a mapping
 
 # %% ../nbs/data/100_synth.ipynb #39e951fd
 MISSING = .025 # share of the labels that are missing, of every sub-task but the identity
-TABLE_COLUMNS = ['image','split','identity','source','group','gender','age','physique','height','body','arm','expression']
-HIDDEN = ['image','person','scene','shot','take','place','framing','view','spoilt','body','arm','expression']
-
-def _looked_at(shot): # which labels it shows, and whether there is a hat
-    return dict(visible_labels(shot), has_hat=shot.hat is not None)
+TABLE_COLUMNS = ['image', 'split', 'identity', 'source', 'group',
+                 'gender', 'age', 'physique', 'height', 'body', 'arm', 'expression']
+HIDDEN = ['image', 'person', 'scene', 'shot', 'take', 'place',
+          'framing', 'view', 'spoilt', 'body', 'arm', 'expression'] # columns of scenes.csv
 
 def annotated(images:pd.DataFrame, # from `image_table`
               seed:int=0,
               hats:bool=False      # a column `hat` too?
-             )->pd.DataFrame: # the annotation table
+             )->pd.DataFrame:      # the annotation table
     "The labels of `images` that can be read off them, less a few that are missing"
-    shots,rng = images.drop_duplicates('shot'), np.random.default_rng([seed, 8])
-    looks = pd.DataFrame([_looked_at(stage_shot(o, seed)) for o in shots.to_dict('records')], index=shots['shot'])
+    first_frames,rng = images.drop_duplicates('shot'),np.random.default_rng([seed, 8])
+    shots = [stage_shot(o, seed) for o in first_frames.to_dict('records')]
+    looks = pd.DataFrame(map(visible_labels, shots), index=first_frames['shot'])
+    looks['has_hat'] = [o.hat is not None for o in shots]
     looks = looks.loc[images['shot']].reset_index(drop=True)
-    columns = [*TABLE_COLUMNS, HAT_TASK.name] if hats else TABLE_COLUMNS
     df = images.reset_index(drop=True).assign(hat=np.where(looks['has_hat'], 'yes', 'no'))
+    columns = [*TABLE_COLUMNS, HAT_TASK.name] if hats else TABLE_COLUMNS
     for name in columns[5:]:
         keep = looks.get(name, True) & (rng.random(len(df))>=MISSING)
         df[name] = df[name].where(keep, '')
@@ -429,6 +557,7 @@ def _save(path, data):
         if not path.exists(): raise
 
 def _jpeg(pixels):
+    "The bytes of a JPEG file"
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, 'JPEG', quality=90, subsampling=0)
     return out.getvalue()
@@ -440,76 +569,85 @@ def _draw_files(root, rows, size, seed):
         s = stage_shot(frames[0], seed)
         pictures = draw_shot(s, lod=min(1., size[0]/256))
         for row in frames:
-            _save(root/row['image'], _jpeg(play(s, pictures, size, _rng(seed, 7, row['shot'], row['take']))))
+            pixels = play(s, pictures, size, _rng(seed, 7, row['shot'], row['take']))
+            _save(root/row['image'], _jpeg(pixels))
             yield row['image']
 
+# %% ../nbs/data/100_synth.ipynb #d3724a26
 def _worker():
     "What a drawing process does with the job on its standard input"
     job = json.load(sys.stdin)
     for image in _draw_files(Path(job['root']), job['rows'], job['size'], job['seed']): print(image, flush=True)
 
-# %% ../nbs/data/100_synth.ipynb #30563f59
 def _start(n, sink):
-    "`n` drawing processes that wait for their jobs, and tell through the pipe `sink` what they have done"
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(o or os.getcwd() for o in sys.path), 'OMP_NUM_THREADS':'1'}
-    code = 'from portrait_nb.synth import _worker; _worker()'
-    return [subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=sink, env=env, start_new_session=True) for _ in range(n)]
+    "`n` drawing processes that wait for their jobs, and report through the pipe `sink` what they have done"
+    path = os.pathsep.join(o or os.getcwd() for o in sys.path)
+    env = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-c', 'from portrait_nb.synth import _worker; _worker()']
+    def start(): return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sink, env=env, start_new_session=True)
+    return [start() for _ in range(n)]
 
 def _in_processes(root, rows, size, seed, n):
     "As `_draw_files`, by `n` processes"
     source,sink = os.pipe()
     with os.fdopen(source) as lines:
-        started = _start(n, sink)
+        workers = _start(n, sink)
         os.close(sink)
         try:
-            for k,p in enumerate(started):
-                with suppress(BrokenPipeError), p.stdin: p.stdin.write(json.dumps(dict(root=str(root), size=size, seed=seed, rows=[o for o in rows if o['shot']%n==k])).encode())
+            for k,p in enumerate(workers):
+                job = dict(root=str(root), size=size, seed=seed, rows=[o for o in rows if o['shot']%n==k])
+                with suppress(BrokenPipeError), p.stdin: p.stdin.write(json.dumps(job).encode())
             yield from lines
-            if any(p.wait() for p in started): raise RuntimeError(f"A drawing process stopped before its end. Run make_portraits on {root} again: it goes on where it stopped.")
+            if any(p.wait() for p in workers):
+                raise RuntimeError(f"A drawing process stopped before its end. Run make_portraits on {root} again: it goes on where it stopped.")
         finally:
-            for p in started: p.terminate(); p.wait()
+            for p in workers:
+                p.terminate()
+                p.wait()
 
 # %% ../nbs/data/100_synth.ipynb #fee2fd00
 VERSION = 2 # of the drawings: another one draws other pixels
 CLAIM,TABLE_FILE,SCENES_FILE = 'portraits.json', 'annotations.csv', 'scenes.csv'
 
 def _claim(root, preset, seed):
-    "Make the folder ours, or say why it cannot be"
-    mine,claim = dict(preset=preset, seed=seed, version=VERSION), root/CLAIM
-    if root.exists() and not root.is_dir(): raise ValueError(f"{root} is a file; make_portraits needs a folder, new or empty.")
+    "Make the folder ours, or say why it can't be"
+    mine,claim = dict(preset=preset, seed=seed, version=VERSION),root/CLAIM
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is a file; make_portraits needs a folder, new or empty.")
     if claim.exists():
-        try: found = json.loads(claim.read_text())
-        except ValueError: raise ValueError(f"{claim} is not what make_portraits writes; take a new or an empty folder.") from None
-        if found!=mine: raise ValueError(f"{root} holds portraits of another kind ({found}, asked for {mine}); take another folder, or delete this one.")
+        try: theirs = json.loads(claim.read_text())
+        except ValueError:
+            raise ValueError(f"{claim} is not what make_portraits writes; take a new or an empty folder.") from None
+        if theirs!=mine:
+            raise ValueError(f"{root} holds portraits of another kind ({theirs}, asked for {mine}); "
+                             "take another folder, or delete this one.")
     elif root.exists() and any(o.name!=f'.{CLAIM}.part' for o in root.iterdir()):
         raise ValueError(f"{root} holds files that make_portraits did not write; take a new or an empty folder.")
     root.mkdir(parents=True, exist_ok=True)
     _save(claim, json.dumps(mine).encode())
-
-def _csv(df): return df.to_csv(index=False).encode()
-
-def make_portraits(path,                # folder for images/, annotations.csv and scenes.csv; new, empty, or an interrupted run's
-                   preset:str='small',  # 'tiny', 'hats', 'small', 'bench' or 'full', see `PRESETS`
-                   seed:int=0,          # another seed draws other people
-                   n_workers:int=None   # processes; None for one a core, 0 to draw in this one; the bytes do not depend on it
-                  )->pd.DataFrame:      # the annotation table, a row an image
-    "Draw the portraits of `preset` and write their table; a finished set is only read, an interrupted one goes on"
-    if preset not in PRESETS: raise ValueError(f"No preset is called {preset!r}; there are {', '.join(PRESETS)}.")
-    root,seed = Path(path).expanduser(),int(seed)
-    _claim(root, preset, seed)
-    if (root/TABLE_FILE).exists(): return pd.read_csv(root/TABLE_FILE, dtype=str, keep_default_na=False)
-    images = image_table(preset, seed)
-    _draw_missing(root, images, PRESETS[preset].size, seed, n_workers)
-    df = annotated(images, seed, PRESETS[preset].hats)
-    _save(root/SCENES_FILE, _csv(images[HIDDEN]))
-    _save(root/TABLE_FILE, _csv(df))
-    return df
 
 # %% ../nbs/data/100_synth.ipynb #14f7291b
 def _draw_missing(root, images, size, seed, n_workers):
     "Draw the images that are not there yet, with a progress bar"
     for o in set(images.image.str.rsplit('/', n=1).str[0]): (root/o).mkdir(parents=True, exist_ok=True)
     rows = [o for o in images.to_dict('records') if not (root/o['image']).exists()]
-    n = (os.cpu_count() if len(rows)>=1000 else 0) if n_workers is None else n_workers
-    drawn = _in_processes(root, rows, size, seed, n) if n else _draw_files(root, rows, size, seed)
+    if n_workers is None: n_workers = os.cpu_count() if len(rows)>=1000 else 0
+    if n_workers: drawn = _in_processes(root, rows, size, seed, n_workers)
+    else:         drawn = _draw_files(root, rows, size, seed)
     for _ in progress_bar(drawn, total=len(rows), leave=False): pass
+
+def make_portraits(path,                # folder for images and tables; new, empty, or an interrupted run's
+                   preset:str='small',  # 'tiny', 'hats', 'small', 'bench' or 'full', see `PRESETS`
+                   seed:int=0,          # another seed draws other people
+                   n_workers:int=None   # processes; None for one a core, 0 to draw in this one; the bytes are the same
+                  )->pd.DataFrame:      # the annotation table, a row an image
+    "Draw the portraits of `preset` and write their table; a finished set is only read, an interrupted one goes on"
+    root,seed,p = Path(path).expanduser(),int(seed),PRESETS[one_of(preset, PRESETS, 'preset')]
+    _claim(root, preset, seed)
+    if (root/TABLE_FILE).exists(): return pd.read_csv(root/TABLE_FILE, dtype=str, keep_default_na=False)
+    images = image_table(preset, seed)
+    _draw_missing(root, images, p.size, seed, n_workers)
+    df = annotated(images, seed, p.hats)
+    _save(root/SCENES_FILE, images[HIDDEN].to_csv(index=False).encode())
+    _save(root/TABLE_FILE, df.to_csv(index=False).encode())
+    return df
