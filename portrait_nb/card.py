@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pandas as pd
 from .annotations import SPLITS
+from .errors import some
 from .longtail import imbalance_factor, label_counts, long_tail_score
 from .sources import portrait_sources
 from .tasks import PORTRAIT, Tasks
@@ -22,183 +23,242 @@ class Card(str):
     def _repr_markdown_(self): return str(self)
 
 def _cell(o):
+    "One cell as Markdown"
     if isinstance(o, (float,np.floating)): return '' if np.isnan(o) else f'{o:.3g}'
-    return f'{o:,}' if isinstance(o, (int,np.integer)) else str(o).replace('|', '\\|').replace('\n', ' ')
+    if isinstance(o, (int,np.integer)): return f'{o:,}'
+    return str(o).replace('|', '\\|').replace('\n', ' ')
 
 def md_table(df:pd.DataFrame # any table; its index is the first column
             )->str:          # Markdown
     "A table as Markdown: whole numbers with thousands, others in three digits"
     head = [df.index.name or '', *map(str, df.columns)]
-    rows = [[i, *(df.iloc[n, c] for c in range(df.shape[1]))] for n,i in enumerate(df.index)]
-    line = lambda cells: '| '+' | '.join(map(_cell, cells))+' |'
-    side = ['---' if any(isinstance(o, str) for o in column) else '---:' for column in zip(*rows)]
-    return '\n'.join([line(head), '|'+'|'.join(side or ['---']*len(head))+'|', *map(line, rows)])
+    columns = [df.index, *(df.iloc[:,c] for c in range(df.shape[1]))]
+    def line(cells): return '| '+' | '.join(map(_cell, cells))+' |'
+    def side(column): return '---' if any(isinstance(o, str) for o in column) else '---:'
+    sides = [side(o) if len(df) else '---' for o in columns]
+    rows = [line(cells) for cells in zip(*columns)]
+    return '\n'.join([line(head), '|'+'|'.join(sides)+'|', *rows])
 
 # %% ../nbs/data/130_card.ipynb #3b880afa
 def cohen_kappa(a, b): # (N,) labels of two annotators
     "Cohen's kappa: 1 agree, 0 by chance; NaN if both always say the same one label"
-    share = [pd.Series(o).value_counts(normalize=True) for o in (a,b)]
-    by_chance = share[0].mul(share[1], fill_value=0).sum()
-    return (np.mean(np.asarray(a)==np.asarray(b))-by_chance)/(1-by_chance) if by_chance<1 else np.nan
+    agree = np.mean(np.asarray(a)==np.asarray(b))
+    share_a,share_b = [pd.Series(o).value_counts(normalize=True) for o in (a,b)]
+    by_chance = share_a.mul(share_b, fill_value=0).sum()
+    return (agree-by_chance)/(1-by_chance) if by_chance<1 else np.nan
 
 def fleiss_kappa(counts): # (N, n_labels): how many annotators gave each image each label, two or more an image
     "Fleiss' kappa, for any number of annotators an image"
     counts = np.asarray(counts, dtype=float)
     n = counts.sum(1)
     agree = ((counts**2).sum(1)-n)/(n*(n-1))
-    by_chance = ((counts.sum(0)/n.sum())**2).sum()
+    share = counts.sum(0)/n.sum()
+    by_chance = (share**2).sum()
     return (agree.mean()-by_chance)/(1-by_chance) if by_chance<1 else np.nan
 
 # %% ../nbs/data/130_card.ipynb #e5a4dff9
-def _kappa(told, label):
-    "`(agreement, kappa)` of annotators on one question; `told` has image, annotator and the column `label`"
-    counts = pd.crosstab(told['image'], told[label])
+def _kappa(answers, label):
+    "`(agreement, kappa)` of annotators on one question; `answers` has image, annotator and the column `label`"
+    counts = pd.crosstab(answers['image'], answers[label])
     n = counts.sum(axis=1)
-    agree = (((counts**2).sum(axis=1)-n)/(n*(n-1))).mean()
-    two = told.pivot(index='image', columns='annotator', values=label)
-    return agree, cohen_kappa(*two.to_numpy().T) if two.shape[1]==2 else fleiss_kappa(counts)
+    agree = ((counts**2).sum(axis=1)-n)/(n*(n-1))
+    two = answers.pivot(index='image', columns='annotator', values=label)
+    kappa = cohen_kappa(*two.to_numpy().T) if two.shape[1]==2 else fleiss_kappa(counts)
+    return agree.mean(),kappa
+
+def _check_annotations(annotations):
+    "Refuse a table that isn't one row for each image and annotator"
+    for o in ('image','annotator'):
+        if o not in annotations:
+            raise ValueError(f"annotations: there is no column '{o}'; a row is what one annotator said of one image.")
+    twice = annotations[annotations.duplicated(['image','annotator'])]
+    if not len(twice): return
+    image,annotator = twice.iloc[0][['image','annotator']]
+    raise ValueError(f"annotations: row {twice.index[0]}, annotator {annotator!r} labelled {image!r} twice; keep one row.")
 
 def agreement(annotations:pd.DataFrame, # image, annotator, and a column a sub-task; a row an image and annotator
               tasks:Tasks               # the sub-tasks
-             )->pd.DataFrame:           # a row a sub-task that two annotators labelled: images, annotators, agreement, kappa
+             )->pd.DataFrame:           # images, annotators, agreement, kappa of each sub-task that two labelled
     "How far annotators agree, by sub-task"
     _check_annotations(annotations)
     rows = {}
-    for t in (o for o in tasks.attributes if o.name in annotations):
-        said = annotations.assign(**{t.name: label_words(annotations[t.name], t.labels)})
-        told = said[said[t.name]!='']
-        told = told[told.groupby('image')['annotator'].transform('size')>=2]
-        if not len(told): continue
-        asked = [told[t.name].str.split('|').map(lambda o: label in o) for label in t.labels] if t.multilabel else [told[t.name]]
-        found = [_kappa(told[['image','annotator']].assign(label=o), 'label') for o in asked]
-        rows[t.name] = [told['image'].nunique(), told['annotator'].nunique(), *pd.DataFrame(found).mean()]
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['images','annotators','agreement','kappa']).rename_axis('sub-task')
-
-def _check_annotations(annotations):
-    lost = [o for o in ('image','annotator') if o not in annotations]
-    if lost: raise ValueError(f"annotations: there is no column '{lost[0]}'; a row is what one annotator said of one image.")
-    twice = annotations[annotations.duplicated(['image','annotator'])]
-    if len(twice): raise ValueError(f"annotations: row {twice.index[0]}, annotator {twice['annotator'].iloc[0]!r} labelled {twice['image'].iloc[0]!r} twice; keep one row.")
+    for t in [o for o in tasks.attributes if o.name in annotations]:
+        table = annotations[['image','annotator']].assign(label=label_words(annotations[t.name], t.labels))
+        table = table[table['label']!='']
+        table = table[table.groupby('image')['annotator'].transform('size')>=2]
+        if not len(table): continue
+        questions = [table]
+        if t.multilabel:
+            holds = table['label'].str.split('|')
+            questions = [table.assign(label=[label in o for o in holds]) for label in t.labels]
+        means = pd.DataFrame([_kappa(o, 'label') for o in questions]).mean()
+        rows[t.name] = [table['image'].nunique(), table['annotator'].nunique(), *means]
+    columns = ['images','annotators','agreement','kappa']
+    return pd.DataFrame.from_dict(rows, orient='index', columns=columns).rename_axis('sub-task')
 
 # %% ../nbs/data/130_card.ipynb #8f4f2ec5
 def _identity_column(tasks): return tasks.identity.name if tasks.identity else 'identity'
 
 def _known(column):
     "What a column says, where it says anything"
-    said = words(column)
-    return said[said!='']
+    cells = words(column)
+    return cells[cells!='']
 
-def card_sizes(df, tasks):
+def card_sizes(df:pd.DataFrame, # annotation table
+               tasks:Tasks      # its sub-tasks
+              )->pd.DataFrame:  # a row for each split, and one for all
     "Images, people and sources, by split"
     def row(part):
         people = _known(part[_identity_column(tasks)]).value_counts()
-        return {'images': len(part), 'identified': int(people.sum()), 'identities': len(people), 'most of one': int(people.max()) if len(people) else 0, 'median': people.median(),
-                'LTS .2': long_tail_score(people) if len(people) else np.nan, 'sources': _known(part['source']).nunique() if 'source' in part else 0}
+        n = len(people)
+        return {'images': len(part), 'identified': int(people.sum()), 'identities': n,
+                'most of one': int(people.max()) if n else 0,
+                'median': people.median(),
+                'LTS .2': long_tail_score(people) if n else np.nan,
+                'sources': _known(part['source']).nunique() if 'source' in part else 0}
     splits = list(dict.fromkeys([*SPLITS, *df['split'], 'all']))
-    return pd.DataFrame([row(df if o=='all' else df[df['split']==o]) for o in splits], index=pd.Index(splits, name='split')).astype(object)
+    rows = [row(df if o=='all' else df[df['split']==o]) for o in splits]
+    return pd.DataFrame(rows, index=pd.Index(splits, name='split')).astype(object)
 
 # %% ../nbs/data/130_card.ipynb #6bb1379e
 def _label_shares(counts, labelled, task):
-    "How many of the `labelled` train portraits bear each label, in words"
-    shares = [f"{'none of these' if o==NONE else o} {n/max(1, labelled):.0%}" for o,n in counts['train'].drop('').items()]
-    return ' · '.join(shares) + (' (several at once)' if task.multilabel else '')
+    "How many of the `labelled` train portraits have each label, in words"
+    names = ['none of these' if o==NONE else o for o in counts.index]
+    shares = counts['train']/max(1, labelled)
+    text = ' · '.join(f"{o} {share:.0%}" for o,share in zip(names, shares) if o)
+    return text + (' (several at once)' if task.multilabel else '')
 
-def card_labels(df, tasks):
+def card_labels(df:pd.DataFrame, # annotation table
+                tasks:Tasks      # its sub-tasks
+               )->pd.DataFrame:  # a row for each sub-task but the identity, in words
     "The distribution of labels in train, its imbalance, and the share without a label in train and in the test"
+    n_train,n_test = (df['split']=='train').sum(),(df['split']!='train').sum()
     rows = {}
     for t in tasks.attributes:
         counts = label_counts(df, t)
-        n_train,n_test = (df['split']=='train').sum(), (df['split']!='train').sum()
-        borne,empty = counts.loc[list(t.labels),'train'], counts.loc['']
-        factor = f'{imbalance_factor(borne):.1f} : 1' if borne.min() else 'a label is never used'
+        used,empty = counts.loc[list(t.labels),'train'],counts.loc['']
+        factor = f'{imbalance_factor(used):.1f} : 1' if used.min() else 'a label is never used'
+        empty_test = empty['query']+empty['gallery']
         rows[t.name] = [_label_shares(counts, n_train-empty['train'], t), factor,
-                        f"{empty['train']/max(1, n_train):.0%}", f"{(empty['query']+empty['gallery'])/max(1, n_test):.0%}"]
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['labels in train','largest : smallest','train without','test without']).rename_axis('sub-task')
+                        f"{empty['train']/max(1, n_train):.0%}", f"{empty_test/max(1, n_test):.0%}"]
+    columns = ['labels in train','largest : smallest','train without','test without']
+    return pd.DataFrame.from_dict(rows, orient='index', columns=columns).rename_axis('sub-task')
 
 # %% ../nbs/data/130_card.ipynb #8777ebb3
-def card_similar(df):
+def card_similar(df:pd.DataFrame # annotation table
+                )->str:
     "The share of portraits with a similar one in their `group`; in words"
     group = _known(df['group']) if 'group' in df else df['image'][:0]
-    if not len(group): return "Not known: the column `group` is empty. `group_similar` of `portrait_nb.similar` fills it from the pictures."
+    if not len(group):
+        return ("Not known: the column `group` is empty. "
+                "`group_similar` of `portrait_nb.similar` fills it from the pictures.")
     size = group.value_counts()
-    told = '' if len(group)==len(df) else f" Without a group: {len(df)-len(group):,}."
-    return f"{size[size>1].sum()/len(group):.0%} of {len(group):,} images have another in their group of similar frames: {len(size):,} groups, the largest of {size.max():,}.{told}"
+    share = size[size>1].sum()/len(group)
+    n_without = len(df)-len(group)
+    without = f" Without a group: {n_without:,}." if n_without else ''
+    return (f"{share:.0%} of {len(group):,} images have another in their group of similar frames: "
+            f"{len(size):,} groups, the largest of {size.max():,}.{without}")
 
 # %% ../nbs/data/130_card.ipynb #40c21259
-def card_groups(df, tasks, by=('gender','age')):
+def card_groups(df:pd.DataFrame, # annotation table
+                tasks:Tasks,     # its sub-tasks
+                by=('gender','age') # the names of two of them
+               )->pd.DataFrame:
     "Train portraits by two sub-tasks, rows and columns in the order of their labels"
     train = df[df['split']=='train']
-    told = pd.DataFrame({o: label_words(train[o], tasks[o].labels) for o in by})
-    told = told[(told!='').all(axis=1)]
-    counts = pd.crosstab(told[by[0]], told[by[1]]).reindex(index=list(tasks[by[0]].labels), columns=list(tasks[by[1]].labels), fill_value=0)
-    return counts.rename_axis(by[0]).rename_axis(None, axis=1)
+    a,b = [tasks[o] for o in by]
+    labels = pd.DataFrame({o.name: label_words(train[o.name], o.labels) for o in (a,b)})
+    labels = labels[(labels!='').all(axis=1)]
+    counts = pd.crosstab(labels[a.name], labels[b.name])
+    counts = counts.reindex(index=list(a.labels), columns=list(b.labels), fill_value=0)
+    return counts.rename_axis(a.name).rename_axis(None, axis=1)
 
-_SIDES = dict(skin=('skin',), disability=('disab',), origin=('race', 'ethnic', 'origin', 'nation')) # how the names of such sub-tasks begin
+_SIDES = dict(skin=('skin',), disability=('disab',), # how the names of such sub-tasks begin
+              origin=('race', 'ethnic', 'origin', 'nation'))
 
 def _unnamed(tasks):
     "Which sides of people no sub-task names, as a sentence"
-    words = [o for t in tasks.attributes for o in re.split('[^a-z]+', t.name.casefold())]
-    lost = [side for side,begins in _SIDES.items() if not any(o.startswith(begins) for o in words)]
-    return f" What the table does not name ({', '.join(lost)}) is not counted here, and may be as uneven." if lost else ''
+    names = [o for t in tasks.attributes for o in re.split('[^a-z]+', t.name.casefold())]
+    lost = [side for side,begins in _SIDES.items() if not any(o.startswith(begins) for o in names)]
+    if not lost: return ''
+    return f" What the table does not name ({', '.join(lost)}) is not counted here, and may be as uneven."
 
 def _rarest(counts, tasks):
+    "Who is rarest in train, and who is not, as sentences"
     low,high = counts.stack().idxmin(),counts.stack().idxmax()
-    return f"Fewest: {' '.join(low)}, {counts.loc[low]:,}; most: {' '.join(high)}, {counts.loc[high]:,}." + _unnamed(tasks)
+    few,many = counts.loc[low],counts.loc[high]
+    return f"Fewest: {' '.join(low)}, {few:,}; most: {' '.join(high)}, {many:,}." + _unnamed(tasks)
 
 # %% ../nbs/data/130_card.ipynb #c7e6e938
-_UNSAID = dict(licence="**Not stated.** Without a licence nobody may use or pass on these portraits; ask whoever made them.",
-               consent="**Not stated.** Whether the people shown agreed to be in this set is not known; do not publish it, or what was trained on it, before it is.")
+_UNSAID = dict(licence="**Not stated.** Without a licence nobody may use or pass on these portraits; "
+                       "ask whoever made them.",
+               consent="**Not stated.** Whether the people shown agreed to be in this set is not known; "
+                       "do not publish it, or what was trained on it, before it is.")
 
 def _terms(licence, consent, source_set):
     "What is known of licence and consent; the terms of a public set that a reader of ours has read are in `portrait_sources()`"
     known = portrait_sources()
     if licence is None and source_set in known.index:
         owners = known.loc[source_set]
-        licence = f"{owners['terms']} (so its owners say of {source_set}; ask them before you rely on it)\n- Homepage: {owners['homepage']}"
+        licence = (f"{owners['terms']} (so its owners say of {source_set}; ask them before you rely on it)\n"
+                   f"- Homepage: {owners['homepage']}")
     return f"- Licence: {licence or _UNSAID['licence']}\n- Consent: {consent or _UNSAID['consent']}"
-
-def _sizes(df, tasks):
-    sizes = card_sizes(df, tasks)
-    lts = "LTS .2 is the share of identities that hold a fifth of the identified images, over a fifth: 1 if all have as many, towards 0 the longer the tail."
-    return [md_table(sizes), lts if sizes.loc['all','identities'] else '']
-
-def _first_line(df, tasks):
-    people,sources = _known(df[_identity_column(tasks)]),_known(df['source']) if 'source' in df else df['image'][:0]
-    return f"{len(df):,} portraits; {len(people):,} of them of {people.nunique():,} named identities" + (f", from {sources.nunique():,} sources." if len(sources) else "; where they come from is not recorded.")
 
 def _checked(df, tasks):
     "The columns of the card, with '' for what is not known"
-    needed = list(dict.fromkeys(['image','split',_identity_column(tasks),*(t.name for t in tasks.attributes)]))
-    lost = [o for o in needed if o not in df]
-    if lost: raise ValueError(f"The table has no column '{lost[0]}'; pass tasks= with the sub-tasks it has. Its columns are {', '.join(map(str, df))}.")
+    names = [t.name for t in tasks.attributes]
+    needed = list(dict.fromkeys(['image', 'split', _identity_column(tasks), *names]))
+    for o in needed:
+        if o not in df:
+            raise ValueError(f"The table has no column '{o}'; pass tasks= with the sub-tasks it has. "
+                             f"Its columns are {some(df, 20)}.")
     df = df[needed+[o for o in ('source','group') if o in df]]
     labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
-    return df.assign(**{o: words(df[o]) for o in df if o not in labels}, **labels)
+    others = {o: words(df[o]) for o in df if o not in names}
+    return df.assign(**others, **labels)
 
 def _pair(tasks, by):
     "The two sub-tasks to count against each other, or None"
     one = [t.name for t in tasks.attributes if not t.multilabel]
     if by is None: return ('gender','age') if {'gender','age'}<=set(one) else None
-    if len(by)!=2 or by[0]==by[1] or not set(by)<=set(one): raise ValueError(f"by= takes the names of two of {', '.join(one)}; got {by!r}.")
-    return tuple(by)
+    if len(by)==2 and by[0]!=by[1] and set(by)<=set(one): return tuple(by)
+    raise ValueError(f"by= takes the names of two of {some(one, 20)}; got {by!r}.")
+
+# %% ../nbs/data/130_card.ipynb #00539734
+def _first_line(df, tasks):
+    "How many portraits, of how many people, from how many sources"
+    people = _known(df[_identity_column(tasks)])
+    sources = _known(df['source']) if 'source' in df else df['image'][:0]
+    who = f"{len(df):,} portraits; {len(people):,} of them of {people.nunique():,} named identities"
+    if not len(sources): return f"{who}; where they come from is not recorded."
+    return f"{who}, from {sources.nunique():,} sources."
 
 def dataset_card(df:pd.DataFrame,    # annotation table
                  tasks:Tasks=PORTRAIT, # its sub-tasks
                  title:str='Dataset card',
                  about:str='',       # a paragraph of your own: what it is, who made it, what for
-                 licence:str=None,   # under which terms the portraits may be used; None: those of a public set, or the card says that they are not stated
+                 licence:str=None,   # the terms of use; None: those of a public set, or "not stated"
                  consent:str=None,   # how the people shown agreed; None: the card says that it is not stated
                  annotations:pd.DataFrame=None, # who said what, see `agreement`
-                 by=None             # two sub-tasks to count against each other; None: gender and age, if they are there
+                 by=None             # two sub-tasks to count against each other; None: gender and age
                 )->Card:             # Markdown; a notebook renders it
     "The one page that a careful user of a data set wants"
     terms = _terms(licence, consent, df.attrs.get('source_set'))
     df,by = _checked(df, tasks),_pair(tasks, by)
-    agree = "Not known: no table of labels by annotator was given." if annotations is None else agreement(annotations, tasks)
-    told = [f"# {title}", about, _first_line(df, tasks),
-            "## Licence and consent", terms, "## Sizes", *_sizes(df, tasks)]
-    if tasks.attributes: told += ["## Labels", md_table(card_labels(df, tasks))]
-    told += ["## Similar frames", card_similar(df)]
-    if by: told += [f"## {by[0]} and {by[1]} in train", md_table(groups := card_groups(df, tasks, by)), _rarest(groups, tasks)]
-    told += ["## Agreement of annotators", agree if isinstance(agree, str) else md_table(agree) if len(agree) else "Not known: no image was labelled by two annotators."]
-    return Card('\n\n'.join(o for o in told if o)+'\n')
+    sizes = card_sizes(df, tasks)
+    parts = [f"# {title}", about, _first_line(df, tasks),
+             "## Licence and consent", terms, "## Sizes", md_table(sizes)]
+    if sizes.loc['all','identities']:
+        parts.append("LTS .2 is the share of identities that hold a fifth of the identified images, over a fifth: "
+                     "1 if all have as many, towards 0 the longer the tail.")
+    if tasks.attributes: parts += ["## Labels", md_table(card_labels(df, tasks))]
+    parts += ["## Similar frames", card_similar(df)]
+    if by:
+        groups = card_groups(df, tasks, by)
+        parts += [f"## {by[0]} and {by[1]} in train", md_table(groups), _rarest(groups, tasks)]
+    if annotations is None: agree = "Not known: no table of labels by annotator was given."
+    else:
+        kappas = agreement(annotations, tasks)
+        agree = md_table(kappas) if len(kappas) else "Not known: no image was labelled by two annotators."
+    parts += ["## Agreement of annotators", agree]
+    return Card('\n\n'.join(o for o in parts if o)+'\n')

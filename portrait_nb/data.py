@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'read_portrait', 'encode_labels', 'label_of', 'Portraits', 'normalise', 'denormalise', 'Normalise',
-           'crop_flip_erase', 'Augment', 'deal', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
-           'portrait_dls', 'Photos', 'PictureError']
+           'crop_flip_erase', 'Augment', 'deal_groups', 'PKSampler', 'PortraitLoader', 'portrait_dl', 'PortraitLoaders',
+           'portrait_dls', 'Photos', 'label_text', 'PictureError']
 
 # %% ../nbs/data/110_data.ipynb #0313bc24
-import io, os, random, warnings
+import io, math, os, random, warnings
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from functools import lru_cache
 from IPython.display import display
 from PIL import Image
 from torch import nn, Tensor
+from .errors import one_of, plural, some
 from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
 from .tasks import Task, Tasks
@@ -38,30 +39,36 @@ def read_portrait(image,            # path, PIL image or (H, W, 3) uint8 array
 # %% ../nbs/data/110_data.ipynb #9fc9efbd
 def _encode_cell(cell, task, places):
     "One cell as a tensor: a number, or for a multi-label task a row"
-    if cell=='': return torch.full((task.n_labels,), -1.) if task.multilabel else torch.tensor(-1)
-    if not task.multilabel: return torch.tensor(places[cell])
-    labels = [] if cell==NONE else cell.split('|')
-    return torch.zeros(task.n_labels).index_fill(0, torch.tensor([places[o] for o in labels], dtype=torch.long), 1)
+    if not task.multilabel: return torch.tensor(places[cell] if cell else -1)
+    if cell=='': return torch.full((task.n_labels,), -1.)
+    row = torch.zeros(task.n_labels)
+    if cell!=NONE: row[[places[o] for o in cell.split('|')]] = 1
+    return row
 
-def _spelt(cells, task):
-    "The cells of a sub-task, every label as the sub-task spells it and '' where it is not known"
+# %% ../nbs/data/110_data.ipynb #11a6a576
+def _as_words(cells, task):
+    "The cells of a sub-task, every label as the sub-task spells it and '' where it isn't known"
     return words(cells, task.labels or ()) if task.is_identity else label_words(cells, task.labels)
 
-def encode_labels(cells:pd.Series, # one a portrait, "" where unlabelled, "a|b" where several hold, "-" where none of several does
+def encode_labels(cells:pd.Series, # "" where unlabelled, "a|b" where several hold, "-" where none does
                   task:Task        # its labels are known
-                 )->Tensor:        # (N,) int64, -1 unknown; multi-label: (N, n_labels) float32 of 0/1, a row of -1 unknown
+                 )->Tensor:        # (N,) int64, -1 unknown; multi-label: (N, n_labels) float32 0/1, a row of -1 unknown
     "The column of one sub-task as numbers"
-    cells,places = _spelt(cells, task), {o:i for i,o in enumerate(task.labels)}
-    kinds = sorted({'', *cells})
-    try: rows = torch.stack([_encode_cell(o, task, places) for o in kinds])
-    except KeyError as e: _unknown(cells, task, e.args[0])
-    where = {o:i for i,o in enumerate(kinds)}
-    return rows[torch.tensor([where[o] for o in cells], dtype=torch.long)]
+    cells = _as_words(cells, task)
+    places = {o:i for i,o in enumerate(task.labels)}
+    distinct = sorted({'', *cells})
+    try: rows = torch.stack([_encode_cell(o, task, places) for o in distinct])
+    except KeyError as e: raise _unknown_label(cells, task, e.args[0]) from None
+    row_of = {o:i for i,o in enumerate(distinct)}
+    return rows[torch.tensor([row_of[o] for o in cells], dtype=torch.long)]
 
-def _unknown(cells, task, label):
-    row = next(i for i,o in cells.items() if label in ([o] if not task.multilabel or o=='' else o.split('|')))
-    known = ', '.join(task.labels[:8]) + (' ...' if task.n_labels>8 else '')
-    raise ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; the task knows {known}.")
+def _unknown_label(cells, task, label):
+    "An error that names the first row with `label`"
+    for row,cell in cells.items():
+        labels = cell.split('|') if task.multilabel else [cell]
+        if label in labels: break
+    return ValueError(f"Row {row} of the table, column '{task.name}': unknown label {label!r}; "
+                      f"the task knows {some(task.labels, 8)}.")
 
 # %% ../nbs/data/110_data.ipynb #c24799b6
 def label_of(task:Task, # single- or multi-label
@@ -69,32 +76,43 @@ def label_of(task:Task, # single- or multi-label
             ):          # the label; multi-label: a list of labels; None: unknown
     "An answer in words"
     if not task.multilabel: return None if answer<0 else task.labels[int(answer)]
-    return None if (answer<0).any() else [task.labels[i] for i in answer.nonzero().flatten().tolist()]
+    if (answer<0).any(): return None
+    return [task.labels[i] for i in answer.nonzero().flatten().tolist()]
 
 # %% ../nbs/data/110_data.ipynb #2391ded2
-def _column(df, task):
+def _cells(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
-    if name not in df: raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {', '.join(map(str, df))}.")
-    return _spelt(df[name], task)
+    if name not in df:
+        raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {some(df, 20)}.")
+    return _as_words(df[name], task)
 
 def _with_train_identities(df, tasks):
     "`tasks` with the identities of the train split filled in; identities given beforehand are kept"
     if tasks.identity is None or tasks.identity.labels is not None: return tasks
-    known = sorted(set(_column(df[df.split=='train'], tasks.identity))-{''})
-    if not known: raise ValueError(f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from: name some, or pass Tasks(tasks.attributes).")
-    if len(known)==1: warnings.warn(f"All identified train portraits are of {known[0]!r}, so there is nobody to tell apart and '{tasks.identity.name}' learns nothing: "
-                                    "name a second person, or pass Tasks(tasks.attributes).", stacklevel=3)
-    return tasks.with_identities(known)
+    name = tasks.identity.name
+    people = sorted(set(_cells(df[df.split=='train'], tasks.identity))-{''})
+    if not people:
+        raise ValueError(f"No train row has an identity, so there is nothing to learn '{name}' from: "
+                         "name some, or pass Tasks(tasks.attributes).")
+    if len(people)==1:
+        warnings.warn(f"All identified train portraits are of {people[0]!r}, so there is nobody to tell apart "
+                      f"and '{name}' learns nothing: name a second person, or pass Tasks(tasks.attributes).",
+                      stacklevel=3)
+    return tasks.with_identities(people)
 
 # %% ../nbs/data/110_data.ipynb #2a9a0ee0
 def _check_images(df):
-    "Refuse a table whose column `image` does not name a file in every row"
+    "Refuse a table whose column `image` doesn't name a file in every row"
     twice = df.columns[df.columns.duplicated()]
-    if len(twice): raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
-    if 'image' not in df: raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {', '.join(map(str, df))}.")
-    nameless = [i for i,o in df.image.items() if not isinstance(o, (str,Path)) or not str(o).strip()]
-    if nameless: raise ValueError(f"Row {nameless[0]} of the table, column 'image': {df.image[nameless[0]]!r} is no path to a picture; take the row out, or name the file.")
+    if len(twice):
+        raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
+    if 'image' not in df:
+        raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {some(df, 20)}.")
+    for row,path in df.image.items():
+        if isinstance(path, (str,Path)) and str(path).strip(): continue
+        raise ValueError(f"Row {row} of the table, column 'image': {path!r} is no path to a picture; "
+                         "take the row out, or name the file.")
 
 # %% ../nbs/data/110_data.ipynb #f513eb56
 class Portraits:
@@ -107,13 +125,15 @@ class Portraits:
                  size=(256,128),     # (height, width) in pixels
                  train:bool=False    # augmented, and with identities?
                 ):
-        self.df,self.tasks,self.size,self.split_idx = df.reset_index(drop=True),tasks,tuple(size),0 if train else 1
         _check_images(df)
-        self.root,self.paths = Path(root),[str(Path(root)/o) for o in df.image]
-        self.labels = {t.name: encode_labels(_column(df, t), t) for t in tasks if train or not t.is_identity}
-        if tasks.identity and not train: self.labels[tasks.identity.name] = torch.full((len(df),), -1)
-        self.labels = {k: self.labels[k] for k in tasks.names}
-        self.identities = _column(df, tasks.identity).to_numpy() if tasks.identity else None
+        self.df,self.tasks,self.size,self.root = df.reset_index(drop=True),tasks,tuple(size),Path(root)
+        self.split_idx = 0 if train else 1
+        self.paths = [str(self.root/o) for o in df.image]
+        self.labels = {}
+        for t in tasks:
+            if t.is_identity and not train: self.labels[t.name] = torch.full((len(df),), -1)
+            else: self.labels[t.name] = encode_labels(_cells(df, t), t)
+        self.identities = _cells(df, tasks.identity).to_numpy() if tasks.identity else None
         self.groups = words(df['group']).to_numpy() if 'group' in df else np.full(len(df), '')
 
     def __len__(self): return len(self.paths)
@@ -137,6 +157,7 @@ def denormalise(x:Tensor  # (..., 3, H, W) float
     mean,std = _mean_std(x.device)
     return (x.float()*std + mean).round_().clamp_(0,255).byte()
 
+# %% ../nbs/data/110_data.ipynb #3f427ff2
 class Normalise(Transform):
     "`normalise` as a step of a fastai loader"
     order = 10
@@ -145,18 +166,21 @@ class Normalise(Transform):
 
 # %% ../nbs/data/110_data.ipynb #b4585b57
 def crop_flip_erase(x:Tensor,     # (B, C, H, W)
-                    drawn:Tensor, # (B, 7) int64: left, top of the crop, counted from the corner of `x`; mirrored (0/1); left, top, width, height of the erased box
+                    drawn:Tensor, # (B, 7) int64: left, top of the crop; mirrored? left, top, width, height of the box
                    )->Tensor:     # (B, C, H, W); 0 where nothing is left
     "Crop, mirror and erase a batch, every portrait by its own numbers, in one gather"
     left,top,mirrored,ex,ey,ew,eh = drawn.T[:,:,None]
     h,w = x.shape[2:]
     r,c = torch.arange(h, device=x.device),torch.arange(w, device=x.device)
-    rows,cols = r+top,torch.where(mirrored>0, w-1-c, c)+left
-    erased = ((r>=ey)&(r<ey+eh))[:,:,None] & ((c>=ex)&(c<ex+ew))[:,None]
-    seen = ((rows>=0)&(rows<h))[:,:,None] & ((cols>=0)&(cols<w))[:,None] & ~erased
-    where = rows.clamp(0,h-1)[:,:,None]*w + cols.clamp(0,w-1)[:,None]
-    x = x.flatten(2).gather(2, where.flatten(1)[:,None].expand(-1,x.shape[1],-1)).view(x.shape)
-    return torch.where(seen[:,None], x, 0)
+    in_rows,in_cols = (r>=ey)&(r<ey+eh),(c>=ex)&(c<ex+ew)
+    erased = in_rows[:,:,None] & in_cols[:,None]
+    rows = r+top
+    cols = torch.where(mirrored>0, w-1-c, c)+left
+    there = ((rows>=0)&(rows<h))[:,:,None] & ((cols>=0)&(cols<w))[:,None]
+    source = rows.clamp(0,h-1)[:,:,None]*w + cols.clamp(0,w-1)[:,None]
+    source = source.flatten(1)[:,None].expand(-1,x.shape[1],-1)
+    moved = x.flatten(2).gather(2, source).view(x.shape)
+    return torch.where((there & ~erased)[:,None], moved, 0)
 
 # %% ../nbs/data/110_data.ipynb #25807737
 class Augment(Transform):
@@ -169,9 +193,11 @@ class Augment(Transform):
                  erase:float=.5 # probability of losing a box
                 ):
         super().__init__()
-        self.rng,self.size,self.pad = random.Random(0), tuple(size), max(1, round(10*size[0]/256)) if pad is None else pad
-        crop = [K.RandomCrop(self.size, padding=self.pad, p=1.)] if self.pad else []
-        self.steps = nn.Sequential(*crop, K.RandomHorizontalFlip(p=flip), K.RandomErasing(scale=(.02,.4), ratio=(.3,3.33), value=0., p=erase))
+        self.rng,self.size = random.Random(0),tuple(size)
+        self.pad = max(1, round(10*size[0]/256)) if pad is None else pad
+        steps = [K.RandomHorizontalFlip(p=flip), K.RandomErasing(scale=(.02,.4), ratio=(.3,3.33), value=0., p=erase)]
+        if self.pad: steps.insert(0, K.RandomCrop(self.size, padding=self.pad, p=1.))
+        self.steps = nn.Sequential(*steps)
 
     def draw(self, shape)->Tensor: # `shape`: of a batch; (B, 7) for `crop_flip_erase`, on the CPU
         "Other numbers at every call"
@@ -179,28 +205,32 @@ class Augment(Transform):
             torch.default_generator.manual_seed(self.rng.getrandbits(63))
             *crop,flip,erase = [o.forward_parameters(torch.Size(shape)) for o in self.steps]
         corner = crop[0]['src'][:,0]-self.pad if crop else torch.zeros(shape[0],2)
-        box = torch.stack([erase[k] for k in ('xs','ys','widths','heights')], 1)*(erase['batch_prob']>.5)[:,None]
-        return torch.cat([corner, flip['batch_prob'][:,None]>.5, box], 1).long()
+        mirrored = flip['batch_prob'][:,None]>.5
+        box = torch.stack([erase[k] for k in ('xs','ys','widths','heights')], 1)
+        box = box*(erase['batch_prob']>.5)[:,None]
+        return torch.cat([corner, mirrored, box], 1).long()
 
     @torch.no_grad()
     def encodes(self, x:torch.Tensor):
         drawn = self.draw(x.shape)
-        return crop_flip_erase(x, (drawn.pin_memory() if x.is_cuda else drawn).to(x.device, non_blocking=True))
+        if x.is_cuda: drawn = drawn.pin_memory()
+        return crop_flip_erase(x, drawn.to(x.device, non_blocking=True))
 
 # %% ../nbs/data/110_data.ipynb #e1d3f317
-def deal(own:list,       # a list of rows for each identity
-         p:int,          # identities a batch
-         k:int,          # portraits of each
-         n:int,          # batches
-         rng             # numpy's Generator
-        )->np.ndarray:   # (n, p*k) rows: in a batch p different identities, k rows of each in a run
+def deal_groups(own:list,       # a list of rows for each identity
+                p:int,          # identities a batch
+                k:int,          # portraits of each
+                n:int,          # batches
+                rng             # numpy's Generator
+               )->np.ndarray:   # (n, p*k) rows: in a batch p different identities, k rows of each in a run
     "Deal groups of `k` portraits round `n` batches"
-    groups = np.array([min(-(-len(o)//k), n) for o in own])
-    free = np.repeat(np.arange(len(own)), n-groups)
-    more = rng.choice(free, n*p-groups.sum(), replace=False)
-    groups += np.bincount(more, minlength=len(own))
-    row = np.concatenate([np.resize(rng.permutation(own[i]), (groups[i],k)) for i in rng.permutation(len(own))])
-    return rng.permutation(row.reshape(p,n,k).swapaxes(0,1).reshape(n,p*k))
+    n_groups = np.array([min(math.ceil(len(o)/k), n) for o in own])
+    room = np.repeat(np.arange(len(own)), n-n_groups)
+    second_helpings = rng.choice(room, n*p-n_groups.sum(), replace=False)
+    n_groups += np.bincount(second_helpings, minlength=len(own))
+    groups = [np.resize(rng.permutation(own[i]), (n_groups[i],k)) for i in rng.permutation(len(own))]
+    rounds = np.concatenate(groups).reshape(p, n, k) # each round deals one group to every batch
+    return rng.permutation(rounds.swapaxes(0,1).reshape(n, p*k))
 
 # %% ../nbs/data/110_data.ipynb #91e1fc80
 class PKSampler:
@@ -208,51 +238,77 @@ class PKSampler:
     def __init__(self,
                  identities,      # (N,) strings, one a row; '' is unidentified
                  k:int=4,         # portraits of an identity in a batch
-                 p:int=None,      # identities in a batch; None: as many as fill it, or if `mixed`, in the proportion of the table
+                 p:int=None,      # identities in a batch; None: as many as fill it, or if `mixed`, as the table has
                  mixed:bool=False # add the unidentified rows?
                 ):
-        rows = pd.Series(identities, dtype=object).reset_index(drop=True)
-        own = rows.groupby(rows).indices
-        self.rest,self.k,self.p,self.mixed,self.dealt = own.pop('', np.array([], dtype=int)),k,p,mixed,True
-        self.own = list(own.values())
-        if not (isinstance(k, int) and k>=2): raise ValueError(f"k must be 2 or more, the portraits of one identity in a batch, got {k!r}.")
-        if p is not None and not (isinstance(p, int) and p>=2): raise ValueError(f"p must be 2 or more, the identities in a batch, got {p!r}.")
-        if mixed and not len(self.rest): raise ValueError("sampling='shuffle' mixes in the unidentified train portraits, and there are none; use sampling='pk'.")
+        if not (isinstance(k, int) and k>=2):
+            raise ValueError(f"k must be 2 or more, the portraits of one identity in a batch, got {k!r}.")
+        if p is not None and not (isinstance(p, int) and p>=2):
+            raise ValueError(f"p must be 2 or more, the identities in a batch, got {p!r}.")
+        self.k,self.p,self.mixed,self.dealt = k,p,mixed,True
+        identities = pd.Series(identities, dtype=object).reset_index(drop=True)
+        rows_of = identities.groupby(identities).indices
+        self.rest = rows_of.pop('', np.array([], dtype=int))
+        self.own = list(rows_of.values())
+        if mixed and not len(self.rest):
+            raise ValueError("sampling='shuffle' mixes in the unidentified train portraits, and there are none; use sampling='pk'.")
 
-    def plan(self,
-             bs:int # portraits a batch
-            )->tuple: # (identities in a P-K batch, batches with P-K, batches of unidentified portraits alone)
-        "How an epoch is made up; a `ValueError` if it cannot be"
-        p,ceil = self._identities(bs),lambda a,b: -(-a//b)
-        beside,own = bs-p*self.k,ceil(sum(ceil(len(o), self.k) for o in self.own), p)
-        alone = ceil(len(self.rest), bs) if self.mixed and not beside else 0
-        if beside: own = max(own, ceil(len(self.rest), beside))
-        more = -(own+alone)%(max(1, num_distrib()) if self.dealt else 1)
-        return (p, own, alone+more) if alone else (p, own+more, 0)
-
-    def epoch(self,
-              bs:int, # portraits a batch
-              seed    # an int, or a tuple of ints, e.g. (seed, number of the epoch)
-             )->np.ndarray: # (batches, bs) rows; the same for the same seed
-        "The rows of one epoch"
-        (p,own,alone),rng = self.plan(bs),np.random.default_rng(seed)
-        rows,beside = deal(self.own, p, self.k, own, rng),bs-p*self.k
-        rest = np.resize(rng.permutation(self.rest), (alone or own, bs if alone else beside))
-        if beside: return rng.permuted(np.hstack([rows,rest]), axis=1)
-        return rng.permutation(np.vstack([rows,rest])) if alone else rows
-
-# %% ../nbs/data/110_data.ipynb #38360554
+# %% ../nbs/data/110_data.ipynb #086ac206
 @patch
-def _identities(self:PKSampler, bs):
-    "P for batches of `bs`"
-    k,n,n_own = self.k,len(self.own),sum(map(len, self.own))
-    if bs%k and not self.mixed: raise ValueError(f"sampling='pk' needs a batch size that is divisible by k={k}, got bs={bs}; take bs={bs-bs%k or k} or another k.")
-    share = n_own/max(1, n_own+len(self.rest))
-    p = self.p or (max(2, min(round(share*bs/k), (bs-1)//k, n)) if self.mixed else bs//k)
-    if p>n: raise ValueError(f"A batch of p={p} identities x k={k} portraits needs {p} identities in the train split, which has {n}; take {f'p={n}' if self.p else f'bs={n*k}'} at most.")
-    if p<2 or p*k>bs or p*k<bs and not self.mixed or p*k==bs and self.mixed and not self.p:
-        raise ValueError(f"bs={bs} does not hold p={p} identities x k={k} portraits{' and unidentified ones' if self.mixed else ''}; take {'more than ' if self.mixed else ''}bs={max(2,p)*k}.")
+def identities_for(self:PKSampler,
+                   bs:int # portraits a batch
+                  )->int: # P
+    "How many identities a batch holds; a `ValueError` if there is no such batch"
+    k,n,n_named = self.k,len(self.own),sum(map(len, self.own))
+    if bs%k and not self.mixed:
+        raise ValueError(f"sampling='pk' needs a batch size that is divisible by k={k}, got bs={bs}; take bs={bs-bs%k or k} or another k.")
+    share = n_named/max(1, n_named+len(self.rest))
+    if   self.p:     p = self.p
+    elif self.mixed: p = max(2, min(round(share*bs/k), (bs-1)//k, n))
+    else:            p = bs//k
+    if p>n:
+        most = f'p={n}' if self.p else f'bs={n*k}'
+        raise ValueError(f"A batch of p={p} identities x k={k} portraits needs {p} identities in the train split, "
+                         f"which has {n}; take {most} at most.")
+    if   not self.mixed: fits = p*k==bs
+    elif self.p:         fits = p*k<=bs
+    else:                fits = p*k<bs
+    if p<2 or not fits:
+        rest,more = (' and unidentified ones','more than ') if self.mixed else ('','')
+        raise ValueError(f"bs={bs} does not hold p={p} identities x k={k} portraits{rest}; take {more}bs={max(2,p)*k}.")
     return p
+
+# %% ../nbs/data/110_data.ipynb #c2a40d53
+@patch
+def plan(self:PKSampler,
+         bs:int # portraits a batch
+        )->tuple: # (identities in a P-K batch, batches with P-K, batches of unidentified portraits alone)
+    "How an epoch is made up; a `ValueError` if it can't be"
+    p,alone = self.identities_for(bs),0
+    n_groups = sum(math.ceil(len(o)/self.k) for o in self.own)
+    with_pk = math.ceil(n_groups/p)
+    places = bs-p*self.k # of a batch, left beside the P x K
+    if places: with_pk = max(with_pk, math.ceil(len(self.rest)/places))
+    elif self.mixed: alone = math.ceil(len(self.rest)/bs)
+    n_processes = max(1, num_distrib()) if self.dealt else 1
+    missing = -(with_pk+alone)%n_processes
+    return (p, with_pk, alone+missing) if alone else (p, with_pk+missing, 0)
+
+# %% ../nbs/data/110_data.ipynb #096737a2
+@patch
+def epoch(self:PKSampler,
+          bs:int, # portraits a batch
+          seed    # an int, or a tuple of ints, e.g. (seed, number of the epoch)
+         )->np.ndarray: # (batches, bs) rows; the same for the same seed
+    "The rows of one epoch"
+    p,with_pk,alone = self.plan(bs)
+    rng = np.random.default_rng(seed)
+    named = deal_groups(self.own, p, self.k, with_pk, rng)
+    places = bs-p*self.k
+    rest = np.resize(rng.permutation(self.rest), (alone,bs) if alone else (with_pk,places))
+    if alone:  return rng.permutation(np.vstack([named,rest]))
+    if places: return rng.permuted(np.hstack([named,rest]), axis=1)
+    return named
 
 # %% ../nbs/data/110_data.ipynb #57ac7303
 class PortraitLoader(TfmdDL):
@@ -262,46 +318,66 @@ class PortraitLoader(TfmdDL):
         self.sampler = sampler if self.shuffle else None
         if self.sampler: self.n = self.bs*sum(self.sampler.plan(self.bs)[1:])
 
-    def new(self, dataset=None, cls=None, **kwargs):
-        return super().new(dataset, cls, **{**(dict(sampler=self.sampler) if dataset is None else {}), **kwargs})
-
-    def get_idxs(self):
-        if not self.sampler: return super().get_idxs()
-        return self.sampler.epoch(self.bs, self.rng.getrandbits(63)).flatten().tolist()
-
-    def skip_epochs(self, n:int):
-        "Go past `n` epochs as if they had been seen"
-        for _ in range(n): self.randomize(); self.before_iter(); self.get_idxs()
-
-    def create_item(self, s):
-        try: return super().create_item(s)
-        except PictureError as e: return PictureError(f'{e} Put a good file in its place, or take its row out of the table.', e.fault),s
-
     def create_batch(self, b):
         pictures,rows = zip(*b)
-        bad = next((o for o in pictures if isinstance(o, PictureError)), None)
-        if bad is not None: return bad
-        rows = torch.tensor(rows)
-        x,labels = torch.stack(pictures),self.dataset.labels
+        x,rows,labels = torch.stack(pictures),torch.tensor(rows),self.dataset.labels
         return (x,) if labels is None else (x, {k: v[rows] for k,v in labels.items()})
 
     def retain(self, res, b): return res
+    def _one_pass(self): self._n_inp,self._types = 1,{}
 
-    def before_iter(self):
-        super().before_iter()
-        for o in self.after_batch.fs:
-            if isinstance(o, Augment): o.rng = random.Random(self.rng.getrandbits(63))
+# %% ../nbs/data/110_data.ipynb #761660fc
+@patch
+def get_idxs(self:PortraitLoader):
+    if not self.sampler: return super(PortraitLoader, self).get_idxs()
+    return self.sampler.epoch(self.bs, self.rng.getrandbits(63)).flatten().tolist()
 
-    def sample(self): return (o for i,o in enumerate(self.order) if i//self.bs%self.num_workers==self.offs)
+@patch
+def new(self:PortraitLoader, dataset=None, cls=None, **kwargs):
+    if dataset is None: kwargs = dict(sampler=self.sampler) | kwargs
+    return super(PortraitLoader, self).new(dataset, cls, **kwargs)
 
-    def __iter__(self):
+@patch
+def skip_epochs(self:PortraitLoader, n:int):
+    "Go past `n` epochs as if they had been trained on"
+    for _ in range(n):
         self.randomize()
         self.before_iter()
-        self.order = self.get_idxs()
-        for b in _loaders[self.fake_l.num_workers==0](self.fake_l):
-            if isinstance(b, PictureError): raise b
-            yield self.after_batch(to_device(tuple(b), self.device, non_blocking=True))
-        self.after_iter()
+        self.get_idxs()
+
+# %% ../nbs/data/110_data.ipynb #87e4b9e1
+@patch
+def before_iter(self:PortraitLoader):
+    super(PortraitLoader, self).before_iter()
+    for o in self.after_batch.fs:
+        if isinstance(o, Augment): o.rng = random.Random(self.rng.getrandbits(63))
+
+# %% ../nbs/data/110_data.ipynb #c239bcc0
+@patch
+def create_item(self:PortraitLoader, s):
+    try: return super(PortraitLoader, self).create_item(s)
+    except PictureError as e:
+        return PictureError(f'{e} Put a good file in its place, or take its row out of the table.', e.fault),s
+
+@patch
+def do_batch(self:PortraitLoader, b):
+    "A batch, or the error of a picture in it"
+    errors = [o for o,_ in b if isinstance(o, PictureError)]
+    return errors[0] if errors else super(PortraitLoader, self).do_batch(b)
+
+# %% ../nbs/data/110_data.ipynb #bb9d3e6b
+@patch
+def sample(self:PortraitLoader): return (o for i,o in enumerate(self.order) if i//self.bs%self.num_workers==self.offs)
+
+@patch
+def __iter__(self:PortraitLoader):
+    self.randomize()
+    self.before_iter()
+    self.order = self.get_idxs()
+    for b in _loaders[self.fake_l.num_workers==0](self.fake_l):
+        if isinstance(b, PictureError): raise b
+        yield self.after_batch(to_device(tuple(b), self.device, non_blocking=True))
+    self.after_iter()
 
 # %% ../nbs/data/110_data.ipynb #1df7521d
 @patch
@@ -310,15 +386,18 @@ def decode(self:PortraitLoader, b)->tuple: # `b`: a batch; the pictures as (B, 3
     return to_cpu(self.after_batch.decode(b))
 
 @patch
-def decode_batch(self:PortraitLoader, b, max_n:int=9, full:bool=True)->L: # of (picture, {task: label or labels}), or of (picture,)
+def decode_batch(self:PortraitLoader,
+                 b,             # a batch
+                 max_n:int=9,   # portraits at most
+                 full:bool=True # fastai's; we always decode in full
+                )->L:           # of (picture, {task: label or labels}), or of (picture,)
     "The first portraits of a batch, with their labels in words"
     x,*labels = self.decode(b)
-    words = [{t.name: label_of(t, labels[0][t.name][i]) for t in self.dataset.tasks} for i in range(len(x))] if labels else None
-    return L((o, words[i]) if labels else (o,) for i,o in enumerate(x[:max_n]))
+    if not labels: return L((o,) for o in x[:max_n])
+    def in_words(i): return {t.name: label_of(t, labels[0][t.name][i]) for t in self.dataset.tasks}
+    return L((o, in_words(i)) for i,o in enumerate(x[:max_n]))
 
-@patch
-def _one_pass(self:PortraitLoader): self._n_inp,self._types = 1,{} # fastai would read a picture to find this out
-
+# %% ../nbs/data/110_data.ipynb #adf764fa
 @patch
 def plain(self:PortraitLoader)->PortraitLoader:
     "The same portraits, each once, in the order of the table and without augmentation"
@@ -327,37 +406,45 @@ def plain(self:PortraitLoader)->PortraitLoader:
 
 # %% ../nbs/data/110_data.ipynb #a45891bf
 def _check_table(df, root):
-    "Refuse a table that cannot be loaded from"
+    "Refuse a table that can't be loaded from"
     _check_images(df)
-    for c in ('image','split'):
-        if c not in df: raise ValueError(f"The table has no column '{c}'; read it with read_annotations.")
-    if not Path(root).is_dir(): raise ValueError(f"root='{root}' is not a folder; it is where the paths of the column 'image' start from.")
+    if 'split' not in df: raise ValueError("The table has no column 'split'; read it with read_annotations.")
+    if not Path(root).is_dir():
+        raise ValueError(f"root='{root}' is not a folder; it is where the paths of the column 'image' start from.")
     odd = df.split[~df.split.isin(['train','query','gallery'])]
-    if len(odd): raise ValueError(f"Row {odd.index[0]} of the table, column 'split': {odd.iloc[0]!r} is none of train, query, gallery.")
-    if (df.split=='train').sum()<2: raise ValueError(f"Training needs at least two rows whose split is 'train'; the table has {dict(df.split.value_counts())}.")
+    if len(odd):
+        raise ValueError(f"Row {odd.index[0]} of the table, column 'split': {odd.iloc[0]!r} is none of train, query, gallery.")
+    if (df.split=='train').sum()<2:
+        raise ValueError(f"Training needs at least two rows whose split is 'train'; the table has {dict(df.split.value_counts())}.")
 
 def _check_numbers(size, bs):
-    if not (isinstance(size, (tuple,list)) and len(size)==2 and min(size)>=8): raise ValueError(f"size must be (height, width) in pixels, 8 or more each, got {size!r}.")
+    "Refuse a size or a batch size that means nothing"
+    if not (isinstance(size, (tuple,list)) and len(size)==2 and min(size)>=8):
+        raise ValueError(f"size must be (height, width) in pixels, 8 or more each, got {size!r}.")
     if not bs>=1: raise ValueError(f"bs must be 1 or more, got {bs!r}.")
 
+# %% ../nbs/data/110_data.ipynb #73d1a076
 def _sampler(df, tasks, sampling, k, p):
     "The `PKSampler` of the train rows `df`; None: at random"
-    if sampling not in ('random','pk','shuffle'): raise ValueError(f"sampling must be 'random', 'pk' or 'shuffle', got {sampling!r}.")
-    if sampling=='random': return None
-    if tasks.identity is None: raise ValueError(f"sampling='{sampling}' draws by identity, and none of the sub-tasks {', '.join(tasks.names)} is one; use sampling='random'.")
-    return PKSampler(_column(df, tasks.identity), k, p, mixed=sampling=='shuffle')
+    if one_of(sampling, ('random','pk','shuffle'), 'sampling')=='random': return None
+    if tasks.identity is None:
+        raise ValueError(f"sampling='{sampling}' draws by identity, and none of the sub-tasks {some(tasks.names, 12)} is one; use sampling='random'.")
+    return PKSampler(_cells(df, tasks.identity), k, p, mixed=sampling=='shuffle')
 
 def _n_workers(n, num_workers, device):
-    "None: no workers where they would take the training's cores (no GPU) or the set is decoded in a moment, else one for every core but one that is this process's, at most 8"
+    "How many processes decode: none where they would take the training's cores (no GPU) or the set is decoded in a moment"
+    if num_workers is not None: return num_workers
+    if n<1000 or device.type=='cpu': return 0
     cores = (os.cpu_count() or 2)//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    return num_workers if num_workers is not None else 0 if n<1000 or device.type=='cpu' else min(8, max(1, cores-1))
+    return min(8, max(1, cores-1)) # one core is this process's
 
 # %% ../nbs/data/110_data.ipynb #d3102a69
 def _steps(augment, size):
     "What a batch goes through on the device"
+    size = tuple(size)
     if isinstance(augment, Augment):
-        if augment.size!=tuple(size): raise ValueError(f"augment= was made for portraits of {augment.size}, the loader's are {tuple(size)}; use Augment({tuple(size)}, ...).")
-        return [Normalise(), augment]
+        if augment.size==size: return [Normalise(), augment]
+        raise ValueError(f"augment= was made for portraits of {augment.size}, the loader's are {size}; use Augment({size}, ...).")
     if augment not in (True, False): raise ValueError(f"augment must be True, False or an Augment, got {augment!r}.")
     return [Normalise(), Augment(size)] if augment else [Normalise()]
 
@@ -367,24 +454,32 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 tasks:Tasks,          # the sub-tasks, identities filled in
                 size=(256,128),       # (height, width) in pixels
                 bs:int=128,           # portraits a batch
-                num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
+                num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits
                 device=None,          # where batches go; None: the GPU if there is one
                 train:bool=False,     # shuffled, with identities?
-                augment=False,        # True: cropped, flipped, erased; or an `Augment` of your own (train portraits only)
+                augment=False,        # True: cropped, flipped, erased; or an `Augment` (train portraits only)
                 sampler=None          # with `train`: a `PKSampler` of these rows; None: at random
                )->PortraitLoader:
     "One loader, in the order of the table and without augmentation unless asked: for the scores of a model that is there"
     _check_numbers(size, bs)
-    steps,device = _steps(augment, size), torch.device(default_device() if device is None else device)
-    return PortraitLoader(Portraits(df, root, tasks, size, train=train), bs=bs if sampler else min(bs, max(1,len(df))), sampler=sampler, shuffle=train, drop_last=train and len(df)>bs,
-                          num_workers=_n_workers(len(df), num_workers, device), after_batch=steps, device=device, pin_memory=device.type=='cuda')
+    steps = _steps(augment, size)
+    device = torch.device(default_device() if device is None else device)
+    data = Portraits(df, root, tasks, size, train=train)
+    return PortraitLoader(data, bs=bs if sampler else min(bs, max(1,len(df))), sampler=sampler,
+                          shuffle=train, drop_last=train and len(df)>bs,
+                          num_workers=_n_workers(len(df), num_workers, device),
+                          after_batch=steps, device=device, pin_memory=device.type=='cuda')
 
 # %% ../nbs/data/110_data.ipynb #49bfab91
 def _warn_of_alike(df, tasks):
     "Name identities that look like one"
     if tasks.identity is None: return
-    pairs = alike(_column(df, tasks.identity))
-    if pairs: warnings.warn(f"{len(pairs)} pair{'s' if len(pairs)>1 else ''} of identities differ only by leading zeros, '.0', case or characters that nobody sees: {pairs[0][0]!r} and {pairs[0][1]!r}; if they are one person, write one name.", stacklevel=3)
+    pairs = alike(_cells(df, tasks.identity))
+    if not pairs: return
+    one,other = pairs[0]
+    warnings.warn(f"{plural(len(pairs), 'pair')} of identities differ only by leading zeros, '.0', case "
+                  f"or characters that nobody sees: {one!r} and {other!r}; if they are one person, write one name.",
+                  stacklevel=3)
 
 class PortraitLoaders(DataLoaders):
     "`train`, `valid`, `query`, `gallery`; `tasks`, `size`, `root`, and the tables of query and gallery"
@@ -396,11 +491,11 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
                  tasks:Tasks,          # the sub-tasks
                  size=(256,128),       # (height, width) in pixels
                  bs:int=128,           # portraits a batch
-                 sampling:str='random',# 'random', 'pk' (P identities x K portraits), or 'shuffle' (P-K mixed with the unidentified rest)
-                 num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits, else by the cores
+                 sampling:str='random',# 'random', 'pk' (P identities x K portraits), 'shuffle' (P-K and unidentified)
+                 num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits
                  seed:int=None,        # of the order and the augmentation; None: from Python's `random`
                  device=None,          # where batches go; None: the GPU if there is one
-                 augment=True,         # crop, flip and erase the train portraits: True, False, or an `Augment` of your own
+                 augment=True,         # crop, flip and erase the train portraits? Or an `Augment` of your own
                  k:int=4,              # 'pk', 'shuffle': portraits of an identity in a batch
                  p:int=None            # 'shuffle': identities in a batch; None: in the proportion of the table
                 )->PortraitLoaders:    # of `(image, labels)`; `.tasks` holds the identities of the train split
@@ -408,10 +503,12 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
     _check_numbers(size, bs)
     _check_table(df, root)
     _warn_of_alike(df, tasks)
-    sampler = _sampler(df[df.split=='train'], tasks, sampling, k, p)
-    tasks,split = _with_train_identities(df, tasks),df.split
-    parts = [df[split=='train'], df[split!='train'], df[split=='query'], df[split=='gallery']]
-    loaders = [portrait_dl(o, root, tasks, size, bs, num_workers, device, train=i==0, augment=i==0 and augment, sampler=None if i else sampler) for i,o in enumerate(parts)]
+    train,test = df[df.split=='train'],df[df.split!='train']
+    query,gallery = df[df.split=='query'],df[df.split=='gallery']
+    sampler = _sampler(train, tasks, sampling, k, p)
+    tasks = _with_train_identities(df, tasks)
+    def loader(part, **kwargs): return portrait_dl(part, root, tasks, size, bs, num_workers, device, **kwargs)
+    loaders = [loader(train, train=True, augment=augment, sampler=sampler), *map(loader, (test, query, gallery))]
     if seed is not None: loaders[0].rng = random.Random(seed)
     return PortraitLoaders(*loaders, device=loaders[0].device)
 
@@ -421,22 +518,63 @@ def vocab(self:PortraitLoaders)->dict: # {task: labels}
     "The labels of every sub-task"
     return {t.name: list(t.labels) for t in self.tasks}
 
-def _not_one_label(of):
-    return ValueError(f"These portraits have {len(of.tasks)} sub-tasks and no single label, so fastai cannot build a network or a loss for them: use fss_learner(dls, 'resnet18') of portrait_nb.learner, with any backbone of timm.")
+def _not_one_label(tasks):
+    "What to tell fastai when it looks for the labels of a single sub-task"
+    return ValueError(f"These portraits have {len(tasks)} sub-tasks and no single label, so fastai cannot build "
+                      "a network or a loss for them: use fss_learner(dls, 'resnet18') of portrait_nb.learner, with any backbone of timm.")
 
 @patch(as_prop=True)
-def c(self:PortraitLoaders): raise _not_one_label(self)
+def c(self:PortraitLoaders): raise _not_one_label(self.tasks)
 
 @patch(as_prop=True)
-def loss_func(self:Portraits): raise _not_one_label(self)
+def loss_func(self:Portraits): raise _not_one_label(self.tasks)
 
 @patch(as_prop=True)
-def vocab(self:Portraits): raise ValueError("A loader of portraits has no one list of labels: dls.vocab has one for each sub-task. For a confusion matrix take Interpretation of portrait_nb.learner, imported after fastai's.")
+def vocab(self:Portraits):
+    raise ValueError("A loader of portraits has no one list of labels: dls.vocab has one for each sub-task. "
+                     "For a confusion matrix take Interpretation of portrait_nb.learner, imported after fastai's.")
 
 @patch(as_prop=True)
 def items(self:Portraits)->pd.DataFrame: return self.df # fastai's name for the table
 
 # %% ../nbs/data/110_data.ipynb #0ea2ac80
+def _opened(data):
+    "The bytes of a picture's file, opened"
+    try: return Image.open(io.BytesIO(data))
+    except OSError:
+        raise PictureError(f"These {len(data):,} bytes are no picture's file: "
+                           "read the bytes of a JPEG or PNG, or pass a path.") from None
+
+def _photo(photo, root):
+    "One picture as `read_portrait` takes it"
+    if isinstance(photo, (str,Path)): return Path(root or '')/photo
+    if isinstance(photo, bytes): return _opened(photo)
+    if not isinstance(photo, Tensor): return photo
+    if photo.dtype!=torch.uint8 or photo.ndim!=3 or len(photo)!=3:
+        kind = f"{tuple(photo.shape)} of {str(photo.dtype).removeprefix('torch.')}"
+        raise ValueError("A tensor must be one picture of bytes, (3, H, W) uint8, as dls.valid_ds[0][0] is; "
+                         f"this one is {kind}.")
+    return photo.permute(1,2,0).cpu().numpy()
+
+# %% ../nbs/data/110_data.ipynb #f0e6b7f4
+def _photos(items, root):
+    "`(pictures, table)` of whatever `test_dl` takes beside a table"
+    if isinstance(items, (str,Path)):
+        folder = Path(root or '')/items
+        if folder.is_dir(): items,root = walk_pictures(folder),folder
+    if isinstance(items, (str,Path,bytes,Image.Image,np.ndarray,Tensor)): items = [items]
+    photos = [_photo(o, root) for o in items]
+    names = [str(o) if isinstance(o, Path) else f'picture {i}' for i,o in enumerate(photos)]
+    return photos,pd.DataFrame(dict(image=names))
+
+def _rows(items):
+    "A table, if `items` is one, or one or more of its rows; else None"
+    if isinstance(items, pd.DataFrame): return items
+    if isinstance(items, pd.Series): items = [items]
+    if not isinstance(items, (list,tuple,L)) or not len(items): return None
+    are_rows = all(isinstance(o, pd.Series) and 'image' in o for o in items)
+    return pd.DataFrame(list(items)) if are_rows else None
+
 class Photos(Portraits):
     "Pictures without labels as a dataset of `(picture, row)`"
     labels,identities,split_idx = None,None,1
@@ -444,39 +582,12 @@ class Photos(Portraits):
                  paths:list,      # of paths, PIL images or (H, W, 3) uint8 arrays
                  df:pd.DataFrame, # one row for each
                  root,            # the folder that the paths of `df` start from
-                 tasks:Tasks,     # the sub-tasks that will be asked
+                 tasks:Tasks,     # the sub-tasks to predict
                  size=(256,128)   # (height, width) in pixels
                 ):
-        self.paths,self.df,self.root,self.tasks,self.size = paths,df.reset_index(drop=True),Path(root),tasks,tuple(size)
+        self.paths,self.df,self.root = paths,df.reset_index(drop=True),Path(root)
+        self.tasks,self.size = tasks,tuple(size)
         self.groups = np.full(len(df), '')
-
-def _opened(data):
-    "The bytes of a picture's file, opened"
-    try: return Image.open(io.BytesIO(data))
-    except OSError: raise PictureError(f"These {len(data):,} bytes are no picture's file: read the bytes of a JPEG or PNG, or pass a path.") from None
-
-def _photo(o, root):
-    "One picture as `read_portrait` takes it"
-    if isinstance(o, (str,Path)): return Path(root or '')/o
-    if isinstance(o, bytes): return _opened(o)
-    if not isinstance(o, Tensor): return o
-    if o.dtype!=torch.uint8 or o.ndim!=3 or len(o)!=3: raise ValueError(f"A tensor must be one picture of bytes, (3, H, W) uint8, as dls.valid_ds[0][0] is; this one is {tuple(o.shape)} of {str(o.dtype).removeprefix('torch.')}.")
-    return o.permute(1,2,0).cpu().numpy()
-
-def _photos(items, root):
-    "`(pictures, table)` of whatever `test_dl` takes beside a table"
-    if isinstance(items, (str,Path)) and (Path(root or '')/items).is_dir():
-        root = Path(root or '')/items
-        items = walk_pictures(root)
-    if isinstance(items, (str,Path,bytes,Image.Image,np.ndarray,Tensor)): items = [items]
-    paths = [_photo(o, root) for o in items]
-    return paths,pd.DataFrame(dict(image=[str(o) if isinstance(o, Path) else f'picture {i}' for i,o in enumerate(paths)]))
-
-def _rows(items):
-    "A table, if `items` is one, or one or more of its rows; else None"
-    if isinstance(items, pd.DataFrame): return items
-    if isinstance(items, pd.Series) and 'image' in items: return pd.DataFrame([items])
-    if isinstance(items, (list,tuple,L)) and len(items) and all(isinstance(o, pd.Series) and 'image' in o for o in items): return pd.DataFrame(list(items))
 
 # %% ../nbs/data/110_data.ipynb #33c06f94
 @patch
@@ -488,27 +599,39 @@ def test_dl(self:PortraitLoaders,
             bs:int=None,            # portraits a batch; None: as in training
             num_workers:int=None,   # processes that decode; None: as of `portrait_dl`
             **kwargs                # passed on to `PortraitLoader`
-           )->PortraitLoader:       # in the order given, not augmented; only this list of sub-tasks and this size are taken from `dls`
+           )->PortraitLoader:       # in the order given, not augmented; sub-tasks and size are those of `dls`
     "A loader of other portraits, to predict"
     table = _rows(test_items)
-    if table is None and with_labels: raise ValueError("with_labels=True needs a table: test_dl(df, with_labels=True), where df has a column for every sub-task.")
+    if table is None and with_labels:
+        raise ValueError("with_labels=True needs a table: test_dl(df, with_labels=True), where df has a column for every sub-task.")
+    start = Path(root or self.root)
     if table is None: data = Photos(*_photos(test_items, root), root or '.', self.tasks, self.size)
-    elif with_labels: data = Portraits(table, root or self.root, self.tasks, self.size)
+    elif with_labels: data = Portraits(table, start, self.tasks, self.size)
     else:
         _check_images(table)
-        start = Path(root or self.root)
         data = Photos([str(start/o) for o in table.image], table, start, self.tasks, self.size)
     if not len(data): raise ValueError("test_dl got no portraits: the list, or the table, is empty.")
+    if bs is None: bs = max(o.bs for o in self.loaders)
     workers = _n_workers(len(data), num_workers, self.device)
     kwargs = dict(after_batch=[Normalise()], pin_memory=self.device.type=='cuda') | kwargs
-    return PortraitLoader(data, bs=bs or max(o.bs for o in self.loaders), num_workers=workers, device=self.device, **kwargs)
+    return PortraitLoader(data, bs=bs, num_workers=workers, device=self.device, **kwargs)
 
 # %% ../nbs/data/110_data.ipynb #81d97ca0
-def _told(task, label):
-    "The words for one number, or one row of numbers"
-    if (label<0).any(): return '?'
-    if not task.multilabel: return task.labels[int(label)]
-    return '\n    + '.join(task.labels[i] for i in label.nonzero().flatten()) or 'none of these'
+def label_text(task:Task, # single- or multi-label
+               answer     # one number, or a row of 0 and 1; -1 is unknown
+              )->str:     # '?' if it is unknown
+    "An answer as a title shows it"
+    if (answer<0).any(): return '?'
+    if not task.multilabel: return task.labels[int(answer)]
+    return '\n    + '.join(label_of(task, answer)) or 'none of these'
+
+# %% ../nbs/data/110_data.ipynb #2643917c
+@patch
+def _first_again(self:PortraitLoader, n):
+    "A batch of the first portrait, `n` times"
+    b = self.create_batch([self.dataset[0]]*n)
+    self.before_iter()
+    return self.after_batch(to_device(tuple(b), self.device))
 
 @patch
 def show_batch(self:PortraitLoader,
@@ -527,13 +650,7 @@ def show_batch(self:PortraitLoader,
     if unique: b = self._first_again(max_n)
     image,*labels = self.one_batch() if b is None else b
     n,(h,w) = min(max_n, len(image)),image.shape[-2:]
-    titles = ['\n'.join(f'{t.name}: {_told(t, labels[0][t.name][i])}' for t in self.dataset.tasks) for i in range(n)] if labels else None
-    display(show_sheet(denormalise(image[:n]).permute(0,2,3,1).cpu().numpy(), titles=titles, cols=cols, size=(width, round(width*h/w))))
-
-# %% ../nbs/data/110_data.ipynb #2643917c
-@patch
-def _first_again(self:PortraitLoader, n):
-    "A batch of the first portrait, `n` times"
-    b = self.create_batch([self.dataset[0]]*n)
-    self.before_iter()
-    return self.after_batch(to_device(tuple(b), self.device))
+    def title(i): return '\n'.join(f'{t.name}: {label_text(t, labels[0][t.name][i])}' for t in self.dataset.tasks)
+    titles = [title(i) for i in range(n)] if labels else None
+    pictures = denormalise(image[:n]).permute(0,2,3,1).cpu().numpy()
+    display(show_sheet(pictures, titles=titles, cols=cols, size=(width, round(width*h/w))))

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from .annotations import AnnotationWarning, COLUMNS, fixed_names, matched
 from .data import PKSampler
-from .errors import plural, some
+from .errors import one_of, plural, some
 from .longtail import label_counts
 from .similar import accident_rate, by_accident, careful_threshold, phash, similar_groups
 from .tasks import Task, Tasks
@@ -24,6 +24,11 @@ from .words import NONE, alike, label_words, words
 
 # %% ../nbs/data/120_lint.ipynb #10b4512e
 SEVERITIES = ('fatal','warning','note')
+
+def _first(rows, most=5):
+    "The first rows, as strings, and how many more there are"
+    more = f'and {len(rows)-most:,} more' if len(rows)>most else ''
+    return rows.head(most).astype(str),more
 
 @dataclass(frozen=True)
 class Finding:
@@ -34,15 +39,17 @@ class Finding:
     todo:str          # one sentence: what to do
     rows:pd.DataFrame # the rows to look at, under their index in the table
 
-    def __str__(self): return f"{self.severity}: {self.what}\n    {self.todo}" + (f"\n\n{_indented(_first(self.rows))}\n" if len(self.rows) else '')
+    def __str__(self):
+        text = f"{self.severity}: {self.what}\n    {self.todo}"
+        if not len(self.rows): return text
+        rows,more = _first(self.rows)
+        lines = [*rows.to_string().splitlines(), *([more] if more else [])]
+        return '\n'.join([text, '', *('    '+o for o in lines), ''])
 
-def _first(rows, most=5):
-    "The first rows, as strings, and how many more"
-    shown = rows.head(most).astype(str)
-    if len(rows)>most: shown.loc['...'] = [f'{len(rows)-most:,} more', *['']*(shown.shape[1]-1)]
-    return shown
-
-def _indented(df): return '\n'.join('    '+o for o in df.to_string().splitlines())
+    def _repr_html_(self):
+        rows,more = _first(self.rows)
+        text = f"<p><b>{self.severity}</b>: {escape(self.what)}<br>{escape(self.todo)}</p>"
+        return text+(f"{rows.to_html()}<p>{more}</p>" if len(rows) else '')
 
 # %% ../nbs/data/120_lint.ipynb #b34d1f75
 class Findings(list):
@@ -54,57 +61,78 @@ class Findings(list):
 
     @property
     def summary(self)->str: # e.g. '1 fatal, 3 warnings, 0 notes'
-        n = [sum(o.severity==s for o in self) for s in SEVERITIES]
-        return f"{n[0]} fatal, {n[1]} warning{'s'*(n[1]!=1)}, {n[2]} note{'s'*(n[2]!=1)}"
+        fatal,warnings,notes = (sum(o.severity==s for o in self) for s in SEVERITIES)
+        return f"{fatal} fatal, {plural(warnings, 'warning')}, {plural(notes, 'note')}"
 
     def frame(self)->pd.DataFrame: # a row a finding
         "As a table, without the rows to look at"
-        return pd.DataFrame([(o.severity, o.check, o.what, len(o.rows), o.todo) for o in self], columns=['severity','check','what','rows','todo'])
+        rows = [(o.severity, o.check, o.what, len(o.rows), o.todo) for o in self]
+        return pd.DataFrame(rows, columns=['severity','check','what','rows','todo'])
 
     def __repr__(self): return '\n'.join([*map(str, self), self.summary])
     __str__ = __repr__
-    def _repr_html_(self): return ''.join(f"<p><b>{o.severity}</b>: {escape(o.what)}<br>{escape(o.todo)}</p>{_first(o.rows).to_html() if len(o.rows) else ''}" for o in self) + f'<p>{self.summary}</p>'
+    def _repr_html_(self): return ''.join(o._repr_html_() for o in self) + f'<p>{self.summary}</p>'
 
 # %% ../nbs/data/120_lint.ipynb #d4d9a307
 def _ready(df, tasks):
     "`df` with all columns as strings, the identities in `identity`"
+    names = [t.name for t in tasks.attributes]
     if tasks.identity and tasks.identity.name in df: df = df.assign(identity=df[tasks.identity.name])
-    lost = [o for o in ('image','split',*(['identity'] if tasks.identity else []),*(t.name for t in tasks.attributes)) if o not in df]
-    if lost: raise ValueError(f"The table has no column '{lost[0]}'; its columns are {', '.join(map(str, df))}.")
+    needed = ['image', 'split', *(['identity'] if tasks.identity else []), *names]
+    for o in needed:
+        if o not in df: raise ValueError(f"The table has no column '{o}'; its columns are {some(df, 20)}.")
     if not df.index.is_unique: df = df.reset_index(drop=True)
-    df = df.assign(**{o:'' for o in COLUMNS if o not in df})[[*COLUMNS, *(t.name for t in tasks.attributes)]]
-    labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
+    empty = {o: '' for o in COLUMNS if o not in df}
+    df = df.assign(**empty)[[*COLUMNS, *names]]
     image = df['image'].astype(object).where(df['image'].notna(), '').astype(str)
-    return df.assign(image=image, **{o: words(df[o]) for o in COLUMNS[1:]}, **labels)
+    others = {o: words(df[o]) for o in COLUMNS[1:]}
+    labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
+    return df.assign(image=image, **others, **labels)
 
 # %% ../nbs/data/120_lint.ipynb #ce11ea08
-def check_splits(df:pd.DataFrame, # as `lint_portraits` hands it on: all columns there, strings, the identities in `identity`
+def check_splits(df:pd.DataFrame, # as `lint_portraits` hands it on: all columns, strings, the identities in `identity`
                  tasks:Tasks      # the sub-tasks
                 ):                # yields `Finding`s
     "Is there something to learn from and something to score on?"
     n = df['split'].value_counts()
-    if n.get('train', 0)<2: yield Finding('fatal', 'no train rows', f"{plural(n.get('train',0), 'row is', 'rows are')} in the split 'train', and training needs two.",
-                                          "Name the split in the column 'split'.", df[['image','split']])
+    n_train = n.get('train', 0)
+    if n_train<2:
+        what = f"{plural(n_train, 'row is', 'rows are')} in the split 'train', and training needs two."
+        yield Finding('fatal', 'no train rows', what, "Name the split in the column 'split'.", df[['image','split']])
     empty = [o for o in ('query','gallery') if not n.get(o, 0)]
-    for o in empty if tasks.identity or len(empty)==2 else []:
-        yield Finding('warning', f'no {o}', f"No row is in the split '{o}', so the model cannot be scored.", "Move people (all their rows) out of train into query and gallery.", df[:0])
+    if len(empty)==1 and not tasks.identity: return
+    for o in empty:
+        yield Finding('warning', f'no {o}', f"No row is in the split '{o}', so the model cannot be scored.",
+                      "Move people (all their rows) out of train into query and gallery.", df[:0])
+
+# %% ../nbs/data/120_lint.ipynb #e9ccc06f
+def _across(known):
+    "The first row on each side of everybody who is in train and in the test"
+    sides = known.assign(side=np.where(known['split']=='train', 'train', 'test')).drop_duplicates(['identity','side'])
+    both = sides[sides.duplicated('identity', keep=False)]
+    return both.sort_values(['identity','side'], ascending=[True,False])[['image','split','identity']]
 
 def check_identities(df:pd.DataFrame, # as of `check_splits`
                      tasks:Tasks
                     ):                # yields `Finding`s
     "Is anybody named in train, and nobody of them in the test?"
     known = df[df['identity']!='']
-    if tasks.identity and not (known['split']=='train').any():
-        yield Finding('fatal', 'nobody in train', f"No train row has an identity, so there is nothing to learn '{tasks.identity.name}' from.", "Name some, or take it out of the tasks.", df[:0])
     train = known[known['split']=='train']
-    if tasks.identity and train['identity'].nunique()==1:
-        yield Finding('fatal', 'nothing to learn', f"{tasks.identity.name}: all identified train portraits are of {train['identity'].iloc[0]!r}, so there is nobody to tell apart.",
-                      f"Name a second person, or take {tasks.identity.name} out of the tasks.", train[['image','identity']])
-    sides = known.assign(side=np.where(known['split']=='train', 'train', 'test')).drop_duplicates(['identity','side'])
-    both = sides[sides.duplicated('identity', keep=False)].sort_values(['identity','side'], ascending=[True,False])
+    name = tasks.identity.name if tasks.identity else ''
+    if name and not len(train):
+        what = f"No train row has an identity, so there is nothing to learn '{name}' from."
+        yield Finding('fatal', 'nobody in train', what, "Name some, or take it out of the tasks.", df[:0])
+    if name and train['identity'].nunique()==1:
+        who = train['identity'].iloc[0]
+        what = f"{name}: all identified train portraits are of {who!r}, so there is nobody to tell apart."
+        todo = f"Name a second person, or take {name} out of the tasks."
+        yield Finding('fatal', 'nothing to learn', what, todo, train[['image','identity']])
+    both = _across(known)
     who = both['identity'].unique()
-    if len(who): yield Finding('fatal', 'identities across splits', f"{plural(len(who), 'identity is', 'identities are')} in train and in the test: {some(who)}.",
-                               "Give all rows of a person to one side; if two people share a name, rename one.", both[['image','split','identity']])
+    if len(who):
+        what = f"{plural(len(who), 'identity is', 'identities are')} in train and in the test: {some(who)}."
+        todo = "Give all rows of a person to one side; if two people share a name, rename one."
+        yield Finding('fatal', 'identities across splits', what, todo, both)
 
 # %% ../nbs/data/120_lint.ipynb #53a0769a
 def _pairs_alike(df, column, pairs):
@@ -113,18 +141,27 @@ def _pairs_alike(df, column, pairs):
     rows = dict.fromkeys(first[name] for pair in pairs for name in pair)
     return df.loc[list(rows), ['image','split',column]]
 
+def _alike(df, column, pairs, severity, where=''):
+    "The finding on names of a column that differ in nothing much"
+    differ = 'differs' if len(pairs)==1 else 'differ'
+    names = some(f'{a!r} and {b!r}' for a,b in pairs)
+    what = (f"{plural(len(pairs), 'pair')} of names in the column '{column}' {differ} only by leading zeros, '.0', "
+            f"case or characters that nobody sees: {names}.")
+    todo = "If they are one, write one name; if they are two, rename one."
+    return Finding(severity, f'alike {column}{where}', what, todo, _pairs_alike(df, column, pairs))
+
 def check_alike(df:pd.DataFrame, # as of `check_splits`
                 tasks:Tasks
                ):                # yields `Finding`s
     "Is anybody, or any film or shot, spelt in two ways?"
-    trained = set(df['identity'][df['split']=='train'])
+    in_train = set(df['identity'][df['split']=='train'])
     for column in ('identity','source','group'):
-        pairs = alike(df[column])
-        across = [o for o in pairs if column=='identity' and (o[0] in trained)!=(o[1] in trained)]
-        within = [o for o in pairs if o not in across]
-        for severity,where,both in (('fatal',' across splits',across), ('warning','',within)):
-            what = f"{plural(len(both), 'pair')} of names in the column '{column}' {'differs' if len(both)==1 else 'differ'} only by leading zeros, '.0', case or characters that nobody sees: {some(' and '.join(map(repr, o)) for o in both)}."
-            if both: yield Finding(severity, f'alike {column}{where}', what, "If they are one, write one name; if they are two, rename one.", _pairs_alike(df, column, both))
+        across,within = [],[]
+        for pair in alike(df[column]):
+            leaks = column=='identity' and (pair[0] in in_train)!=(pair[1] in in_train)
+            (across if leaks else within).append(pair)
+        if across: yield _alike(df, column, across, 'fatal', ' across splits')
+        if within: yield _alike(df, column, within, 'warning')
 
 # %% ../nbs/data/120_lint.ipynb #280d6a37
 def check_matches(df:pd.DataFrame,    # as of `check_splits`
@@ -133,14 +170,19 @@ def check_matches(df:pd.DataFrame,    # as of `check_splits`
                  ):                   # yields `Finding`s
     "Has each query something to find?"
     if not tasks.identity or not (df['split']=='query').any(): return
-    if cameras and (df['source']=='').any():
-        yield Finding('fatal', 'no camera', "cameras=True needs a camera in the column 'source' of every row.", "Name it, or leave cameras=False.", df.loc[df['source']=='', ['image','split','source']])
+    nameless = df.loc[df['source']=='', ['image','split','source']]
+    if cameras and len(nameless):
+        what = "cameras=True needs a camera in the column 'source' of every row."
+        yield Finding('fatal', 'no camera', what, "Name it, or leave cameras=False.", nameless)
     ok = matched(df, 'identity', cameras)
     lost = df.loc[ok.index[~ok], ['image','identity','group','source']]
     if not len(lost): return
-    what = f"{len(lost):,} of {plural(len(ok), 'query has', 'queries have')} no match: a gallery portrait of the person from another {'group and another camera' if cameras else 'group'}."
-    if ok.any(): yield Finding('warning', 'queries without a match', what, "The retrieval scores leave them out; move them to the gallery, or add matches.", lost)
-    else: yield Finding('fatal', 'queries without a match', what, "There is no retrieval score without one; move portraits of the query's people to the gallery.", lost)
+    another = 'group and another camera' if cameras else 'group'
+    what = (f"{len(lost):,} of {plural(len(ok), 'query has', 'queries have')} no match: "
+            f"a gallery portrait of the person from another {another}.")
+    if ok.any(): todo = "The retrieval scores leave them out; move them to the gallery, or add matches."
+    else: todo = "There is no retrieval score without one; move portraits of the query's people to the gallery."
+    yield Finding('warning' if ok.any() else 'fatal', 'queries without a match', what, todo, lost)
 
 # %% ../nbs/data/120_lint.ipynb #dd8cb83f
 def check_sources(df:pd.DataFrame, # as of `check_splits`
@@ -148,16 +190,22 @@ def check_sources(df:pd.DataFrame, # as of `check_splits`
                  ):                # yields `Finding`s
     "Is there more than one source?"
     sources = df['source'][df['source']!='']
-    if not len(sources): yield Finding('note', 'no source', "The column 'source' is empty, so whether all comes from one film or camera is not known.",
-                                   "Name the film, the camera or the photographer.", df[:0])
-    elif sources.nunique()==1: yield Finding('warning', 'one source', f"All portraits with a source are from {sources.iloc[0]!r}; whether the model works elsewhere cannot be scored.",
-                                             "Add a second source, best to the test.", df.loc[sources.index, ['image','split','source']])
+    if not len(sources):
+        what = "The column 'source' is empty, so whether all comes from one film or camera is not known."
+        yield Finding('note', 'no source', what, "Name the film, the camera or the photographer.", df[:0])
+    elif sources.nunique()==1:
+        what = (f"All portraits with a source are from {sources.iloc[0]!r}; "
+                "whether the model works elsewhere cannot be scored.")
+        rows = df.loc[sources.index, ['image','split','source']]
+        yield Finding('warning', 'one source', what, "Add a second source, best to the test.", rows)
 
 # %% ../nbs/data/120_lint.ipynb #1a1f0390
 def _refused(identities, tasks, sampling, bs, k):
-    "What `portrait_dls` would say against P-K batches of `bs`; '' if nothing"
-    if not tasks.identity: return f"sampling='{sampling}' draws by identity, and none of the sub-tasks {', '.join(tasks.names)} is one."
-    try: PKSampler(identities, k, mixed=sampling=='shuffle').plan(bs-bs%k if sampling=='random' else bs)
+    "Why `portrait_dls` would refuse P-K batches of `bs`; '' if it wouldn't"
+    if not tasks.identity:
+        return f"sampling='{sampling}' draws by identity, and none of the sub-tasks {some(tasks.names, 12)} is one."
+    if sampling=='random': bs -= bs%k
+    try: PKSampler(identities, k, mixed=sampling=='shuffle').plan(bs)
     except ValueError as e: return str(e)
     return ''
 
@@ -171,16 +219,50 @@ def check_pk(df:pd.DataFrame,       # as of `check_splits`
     if not tasks.identity and sampling=='random': return
     train = df[df['split']=='train']
     named = train[train['identity']!='']
-    counts = named['identity'].value_counts()
-    few = named.assign(portraits=named['identity'].map(counts)).drop_duplicates('identity').sort_values('portraits', kind='stable')[['image','identity','portraits']]
+    portraits = named['identity'].map(named['identity'].value_counts())
+    people = named.assign(portraits=portraits).drop_duplicates('identity').sort_values('portraits', kind='stable')
+    people = people[['image','identity','portraits']]
     why = _refused(train['identity'], tasks, sampling, bs, k)
-    if why and sampling=='random': yield Finding('note', 'P-K infeasible', f"P-K sampling would be refused: {why}", "Nothing, as long as you sample at random.", few)
-    elif why: yield Finding('fatal', 'P-K infeasible', why, "Sample at random, or change the batch as it says.", few)
-    few = few[few['portraits']<k]
-    if len(few): yield Finding('note', 'fewer than K portraits', f"{len(few):,} of {plural(len(counts), 'train identity has', 'train identities have')} fewer than K={k} portraits; P-K sampling repeats them.",
-                           "Nothing, or collect more of them.", few)
+    if why and sampling=='random':
+        what,todo = f"P-K sampling would be refused: {why}","Nothing, as long as you sample at random."
+        yield Finding('note', 'P-K infeasible', what, todo, people)
+    elif why:
+        yield Finding('fatal', 'P-K infeasible', why, "Sample at random, or change the batch as it says.", people)
+    few = people[people['portraits']<k]
+    if len(few):
+        what = (f"{len(few):,} of {plural(len(people), 'train identity has', 'train identities have')} "
+                f"fewer than K={k} portraits; P-K sampling repeats them.")
+        yield Finding('note', 'fewer than K portraits', what, "Nothing, or collect more of them.", few)
 
 # %% ../nbs/data/120_lint.ipynb #2a833e2f
+def _nothing(task, rows):
+    "The finding on a sub-task that all train portraits have one label of, or none"
+    cell = rows[task.name].iloc[0] if len(rows) else ''
+    if not cell: why = "no train portrait has a label"
+    elif cell==NONE: why = "all labelled train portraits are none of its labels"
+    else: why = f"all labelled train portraits are {cell!r}"
+    what = f"{task.name}: {why}, so there is nothing to learn."
+    return Finding('fatal', 'nothing to learn', what, f"Label some, or take {task.name} out of the tasks.", rows)
+
+def _few(task, few, rows, least):
+    "The finding on labels with less than `least` train portraits, the rarest first"
+    def rarest(cell): return min((few[o] for o in cell.split('|') if o in few.index), default=least)
+    n = rows[task.name].map(rarest)
+    rows = rows.loc[n[n<least].sort_values(kind='stable').index]
+    labels = some(f'{k} ({v})' for k,v in few.items())
+    what = f"{task.name}: fewer than {least} train portraits for {labels}."
+    todo = "Collect more of them, or merge labels; macro F1 counts each label alike."
+    return Finding('warning', 'labels with few examples', what, todo, rows)
+
+def _nones(task, rows):
+    "A doubt about empty cells: do they mean none of the labels?"
+    empty = rows[rows[task.name]=='']
+    if len(empty)*5<len(rows) or (rows[task.name]==NONE).any() or len(empty)==len(rows): return
+    what = (f"{task.name}: {len(empty):,} of {plural(len(rows), 'cell')} are empty, which means not known, "
+            f"and no cell is {NONE!r}, which means none of its labels.")
+    todo = f"Write {NONE!r} where somebody looked and none holds; leave empty what nobody looked at."
+    yield Finding('note', 'none of these never said', what, todo, empty)
+
 def check_labels(df:pd.DataFrame, # as of `check_splits`
                  tasks:Tasks,
                  least:int=20     # train portraits that a label should have
@@ -189,46 +271,36 @@ def check_labels(df:pd.DataFrame, # as of `check_splits`
     for t in tasks.attributes:
         counts = label_counts(df, t).loc[list(t.labels)]
         train,test = counts['train'],counts['query']+counts['gallery']
-        said = df[t.name][(df['split']=='train') & (df[t.name]!='')]
+        labelled = df.loc[(df['split']=='train') & (df[t.name]!=''), ['image',t.name]]
         few = train[train<least]
-        if said.nunique()<2: yield _nothing(t, df.loc[said.index, ['image',t.name]])
-        elif len(few): yield _few(t, few, df.loc[said.index, ['image',t.name]], least)
+        if labelled[t.name].nunique()<2: yield _nothing(t, labelled)
+        elif len(few): yield _few(t, few, labelled, least)
         if t.multilabel: yield from _nones(t, df[['image','split',t.name]])
         absent = [o for o in t.labels if not test[o]]
-        if absent and test.any(): yield Finding('note', 'labels without a test', f"{t.name}: nobody in query and gallery is {some(absent)}, and macro F1 is the mean of the others.", "Nothing, or label some.", df[:0])
-
-def _nothing(task, rows):
-    cell = rows[task.name].iloc[0] if len(rows) else ''
-    why = f"all labelled train portraits are {'none of its labels' if cell==NONE else repr(cell)}" if cell else "no train portrait has a label"
-    return Finding('fatal', 'nothing to learn', f"{task.name}: {why}, so there is nothing to learn.", f"Label some, or take {task.name} out of the tasks.", rows)
-
-def _few(task, few, rows, least):
-    rarest = rows[task.name].map(lambda o: min((few[e] for e in o.split('|') if e in few.index), default=least))
-    rows = rows.loc[rarest[rarest<least].sort_values(kind='stable').index]
-    return Finding('warning', 'labels with few examples', f"{task.name}: fewer than {least} train portraits for {some(f'{k} ({v})' for k,v in few.items())}.",
-                   "Collect more of them, or merge labels; macro F1 counts each label alike.", rows)
-
-def _nones(task, rows):
-    "A doubt about empty cells: do they mean none of the labels?"
-    empty = rows[rows[task.name]=='']
-    if len(empty)*5<len(rows) or (rows[task.name]==NONE).any() or len(empty)==len(rows): return
-    yield Finding('note', 'none of these never said', f"{task.name}: {len(empty):,} of {plural(len(rows), 'cell')} are empty, which means not known, and no cell is {NONE!r}, which means none of its labels.",
-                  f"Write {NONE!r} where somebody looked and none holds; leave empty what nobody looked at.", empty)
+        if absent and test.any():
+            what = f"{t.name}: nobody in query and gallery is {some(absent)}, and macro F1 is the mean of the others."
+            yield Finding('note', 'labels without a test', what, "Nothing, or label some.", df[:0])
 
 # %% ../nbs/data/120_lint.ipynb #c4720409
 def check_fixed(df:pd.DataFrame,  # as of `check_splits`
                 tasks:Tasks,
-                fixed=None       # names of sub-tasks in which a person does not change; None: gender, if it is one of `tasks`
+                fixed=None       # sub-tasks in which a person does not change; None: gender, if it is there
                ):                # yields `Finding`s
     "Does an identity keep what it cannot change?"
-    for name in fixed_names(fixed, tasks) if tasks.identity else ():
-        told = df[(df['identity']!='') & (df[name]!='')]
-        counts = told.groupby('identity')[name].value_counts()
+    if not tasks.identity: return
+    for name in fixed_names(fixed, tasks):
+        labelled = df.loc[(df['identity']!='') & (df[name]!=''), ['image','split','identity',name]]
+        who = labelled['identity']
+        counts = labelled.groupby('identity')[name].value_counts()
         major = counts.reset_index().drop_duplicates('identity').set_index('identity')
-        counted = major[name]+' ('+major['count'].astype(str)+' of '+counts.groupby('identity').sum().astype(str)+')'
-        odd = told[told[name]!=told['identity'].map(major[name])][['image','split','identity',name]]
-        if len(odd): yield Finding('warning', f'{name} changes', f"The {name} of {plural(odd['identity'].nunique(), 'identity', 'identities')} changes: {some(odd['identity'].unique())}.",
-                                   "Correct the label, or part two people who share a name.", odd.assign(majority=odd['identity'].map(counted)))
+        n,n_all = major['count'].astype(str),counts.groupby('identity').sum().astype(str)
+        in_words = major[name]+' ('+n+' of '+n_all+')'
+        odd = labelled[labelled[name]!=who.map(major[name])]
+        if not len(odd): continue
+        people = odd['identity'].unique()
+        what = f"The {name} of {plural(len(people), 'identity', 'identities')} changes: {some(people)}."
+        todo = "Correct the label, or part two people who share a name."
+        yield Finding('warning', f'{name} changes', what, todo, odd.assign(majority=odd['identity'].map(in_words)))
 
 # %% ../nbs/data/120_lint.ipynb #9e4dcd36
 def near_pairs(hashes,     # (N,) uint64
@@ -238,21 +310,21 @@ def near_pairs(hashes,     # (N,) uint64
                apart=None  # (N,) codes of pairs that do not count: equal and not below 0
               )->pd.DataFrame: # right, left (positions), distance; a row each of `right` that has one
     "Pairs of similar pictures across two sides"
-    found,both = [],np.intersect1d(groups[left], groups[right])
-    where = pd.Series(groups).groupby(groups).indices
-    for own in (where[o] for o in both):
-        a,b = own[left[own]][:1000],own[right[own]]
-        for b in np.array_split(b, -(-len(b)//4096)):
+    pairs,rows_of = [],pd.Series(groups).groupby(groups).indices
+    for group in np.intersect1d(groups[left], groups[right]):
+        rows = rows_of[group]
+        a,b_all = rows[left[rows]][:1000],rows[right[rows]]
+        n_blocks = -(-len(b_all)//4096)
+        for b in np.array_split(b_all, n_blocks):
             d = np.bitwise_count(hashes[a][:,None]^hashes[b])
             if apart is not None: d[(apart[a][:,None]==apart[b]) & (apart[b]>=0)] = 65
-            found += [(j, a[i], int(d[i,n])) for n,(i,j) in enumerate(zip(d.argmin(0), b)) if d[i,n]<=threshold]
-    return pd.DataFrame(found, columns=['right','left','distance'])
+            nearest,distance = a[d.argmin(0)],d.min(0)
+            near = distance<=threshold
+            pairs += zip(b[near], nearest[near], distance[near].astype(int))
+    return pd.DataFrame(pairs, columns=['right','left','distance'])
 
 # %% ../nbs/data/120_lint.ipynb #63838f57
-def _digest(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
-
-def _pairs_told(df, pairs):
+def _as_rows(df, pairs):
     "The pairs as rows to look at"
     rows = df.iloc[pairs['right']][['image','split']]
     return rows.assign(like=df['image'].iloc[pairs['left']].array, distance=pairs['distance'].array)
@@ -262,12 +334,31 @@ def _by_chance(hashes, train, threshold):
     rate = min(accident_rate(hashes, threshold), 1-1e-9)
     return -(~train).sum()*np.expm1(train.sum()*np.log1p(-rate))
 
-def _similar_finding(df, like, threshold, chance):
-    "What to think of the pairs `like`, of which chance alone makes so many"
+def _similar_finding(df, pairs, threshold, chance):
+    "What to think of the pairs, of which chance alone makes so many"
+    look = 'looks' if len(pairs)==1 else 'look'
     doubt = f"; chance alone would make about {chance:,.0f} of them" if chance>=.5 else ''
-    what = f"{plural(len(like), 'portrait')} of query and gallery {'looks' if len(like)==1 else 'look'} like one of train ({threshold} of 64 bits of the pHash or fewer differ{doubt})."
-    if 2*chance>len(like): return Finding('note', 'similar pictures across train and test', what, "Look at the nearest pairs; most are two pictures that only look alike to a pHash.", _pairs_told(df, like))
-    return Finding('warning', 'similar pictures across train and test', what, "Look at the pairs; give a shot to one side.", _pairs_told(df, like))
+    what = (f"{plural(len(pairs), 'portrait')} of query and gallery {look} like one of train "
+            f"({threshold} of 64 bits of the pHash or fewer differ{doubt}).")
+    if 2*chance>len(pairs):
+        severity,todo = 'note',"Look at the nearest pairs; most are two pictures that only look alike to a pHash."
+    else: severity,todo = 'warning',"Look at the pairs; give a shot to one side."
+    return Finding(severity, 'similar pictures across train and test', what, todo, _as_rows(df, pairs))
+
+# %% ../nbs/data/120_lint.ipynb #03a32e0d
+def _digest(path):
+    "What a file holds, as one number"
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+def _copies(df, root, hashes, train):
+    "Pairs (right, left, distance) of test files that are train files too"
+    both = np.intersect1d(hashes[train], hashes[~train])
+    rows = np.flatnonzero(np.isin(hashes, both))
+    digest = pd.Series({i: _digest(Path(root)/df['image'].iloc[i]) for i in rows}, dtype=object)
+    in_train = digest[train[digest.index]].drop_duplicates()
+    row_of = dict(zip(in_train, in_train.index))
+    copies = digest[~train[digest.index]].map(row_of).dropna()
+    return pd.DataFrame(dict(right=copies.index, left=copies.astype(int), distance=0))
 
 def check_leaks(df:pd.DataFrame, # as of `check_splits`, n rows
                 root,            # the folder its paths start from
@@ -277,15 +368,13 @@ def check_leaks(df:pd.DataFrame, # as of `check_splits`, n rows
                ):                # yields `Finding`s
     "Are pictures of the test, or pictures like them, in train?"
     train = (df['split']=='train').to_numpy()
-    pairs = near_pairs(hashes, groups, train, ~train, threshold)
-    zero = np.isin(hashes, np.intersect1d(hashes[train], hashes[~train]))
-    digest = pd.Series({i: _digest(Path(root)/df['image'].iloc[i]) for i in np.flatnonzero(zero)}, dtype=object)
-    first = digest[train[digest.index]].drop_duplicates()
-    copies = digest[~train[digest.index]].map(dict(zip(first, first.index))).dropna()
-    same = pd.DataFrame(dict(right=copies.index, left=copies.astype(int), distance=0))
-    if len(same): yield Finding('fatal', 'files across train and test', f"{plural(len(same), 'file')} of query and gallery {'is' if len(same)==1 else 'are'} in train too, byte by byte.",
-                            "Keep each on one side.", _pairs_told(df, same))
-    like = pairs[~pairs['right'].isin(same['right'])].sort_values('distance', kind='stable')
+    same = _copies(df, root, hashes, train)
+    if len(same):
+        are = 'is' if len(same)==1 else 'are'
+        what = f"{plural(len(same), 'file')} of query and gallery {are} in train too, byte by byte."
+        yield Finding('fatal', 'files across train and test', what, "Keep each on one side.", _as_rows(df, same))
+    like = near_pairs(hashes, groups, train, ~train, threshold)
+    like = like[~like['right'].isin(same['right'])].sort_values('distance', kind='stable')
     if len(like): yield _similar_finding(df, like, threshold, _by_chance(hashes, train, threshold))
 
 # %% ../nbs/data/120_lint.ipynb #e7a915aa
@@ -295,26 +384,35 @@ def check_groups(df:pd.DataFrame,   # as of `check_splits`, n rows
                  cameras:bool=False # as of `check_matches`
                 ):                  # yields `Finding`s
     "Are a query's similar frames in its group?"
-    query,gallery = [((df['split']==o) & (df['identity']!='')).to_numpy() for o in ('query','gallery')]
-    people = pd.factorize(df['identity']+'\0'+pd.Series(groups, df.index).astype(str))[0] # groups of one person
-    known = pd.factorize(df['source' if cameras else 'group'].where(lambda o: o!='', None))[0]
-    pairs = near_pairs(hashes, people, query, gallery, threshold, known).sort_values('distance', kind='stable')
-    if len(pairs): yield Finding('warning', 'similar frames without a group', f"{plural(len(pairs), 'gallery portrait')} too easy to find: like a query of the same person, and not in its group.",
-                                 "Fill the column 'group' with group_similar(df, root).", _pairs_told(df, pairs))
+    known = df['identity']!=''
+    query,gallery = [((df['split']==o) & known).to_numpy() for o in ('query','gallery')]
+    of_one_person = df['identity']+'\0'+pd.Series(groups, df.index).astype(str)
+    column = df['source' if cameras else 'group']
+    apart = pd.factorize(column.where(column!='', None))[0]
+    pairs = near_pairs(hashes, pd.factorize(of_one_person)[0], query, gallery, threshold, apart)
+    if not len(pairs): return
+    what = (f"{plural(len(pairs), 'gallery portrait')} too easy to find: "
+            "like a query of the same person, and not in its group.")
+    rows = _as_rows(df, pairs.sort_values('distance', kind='stable'))
+    todo = "Fill the column 'group' with group_similar(df, root)."
+    yield Finding('warning', 'similar frames without a group', what, todo, rows)
 
 # %% ../nbs/data/120_lint.ipynb #542539ea
 def _same_files(df, root, hashes):
     "For each row the number of its file's content, equal for equal bytes; -1 where no other picture has its hash"
     _,kind,n = np.unique(hashes, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(n[kind]>1)
+    digests = [_digest(Path(root)/df['image'].iloc[i]) for i in rows]
     content = np.full(len(df), -1)
-    content[rows] = pd.factorize(np.array([_digest(Path(root)/df['image'].iloc[i]) for i in rows], dtype=object))[0]
+    content[rows] = pd.factorize(np.array(digests, dtype=object))[0]
     return content
 
 def _contradictions(cells, content):
     "`(row, earlier row)` of copies whose `cells` are known and differ; a set of copies once for each cell of its own"
-    known = pd.DataFrame(dict(row=np.arange(len(cells)), content=content, cell=cells.map({o: '|'.join(sorted(o.split('|'))) for o in cells.unique()}).array))
-    known = known[(known['content']>=0) & (known['cell']!='')].drop_duplicates(['content','cell'])
+    in_order = {o: '|'.join(sorted(o.split('|'))) for o in cells.unique()}
+    known = pd.DataFrame(dict(row=np.arange(len(cells)), content=content, cell=cells.map(in_order).array))
+    known = known[(known['content']>=0) & (known['cell']!='')]
+    known = known.drop_duplicates(['content','cell'])
     first = known.groupby('content')['row'].transform('first')
     return [(i,j) for i,j in zip(known['row'], first) if i!=j]
 
@@ -323,23 +421,43 @@ def check_copies(df:pd.DataFrame, # as of `check_splits`, n rows
                  hashes           # (n,) uint64, of `phash`
                 ):                # yields `Finding`s
     "Do copies of one picture say the same?"
-    content,told = _same_files(df, root, hashes),{}
+    content,differs = _same_files(df, root, hashes),{}
     for name in [o for o in df if o not in ('image','split','source','group')]:
-        for i,j in _contradictions(df[name], content): told.setdefault((i,j), []).append(f"{name}: {df[name].iloc[i]}, there {df[name].iloc[j]}")
-    if not told: return
-    right,left = map(list, zip(*sorted(told)))
+        cells = df[name]
+        for i,j in _contradictions(cells, content):
+            differs.setdefault((i,j), []).append(f"{name}: {cells.iloc[i]}, there {cells.iloc[j]}")
+    if not differs: return
+    pairs = sorted(differs)
+    right,left = map(list, zip(*pairs))
     n = len(set(content[right]))
-    rows = df.iloc[right][['image','split']].assign(copy_of=df['image'].iloc[left].array, differs=['; '.join(told[o]) for o in sorted(told)])
-    yield Finding('warning', 'copies that disagree', f"{plural(n, 'picture is', 'pictures are')} in the table more than once, byte by byte, under other labels or as another person.",
-                  "Look at the pairs; keep the row that is right and take out the other.", rows)
+    what = (f"{plural(n, 'picture is', 'pictures are')} in the table more than once, byte by byte, "
+            "under other labels or as another person.")
+    todo = "Look at the pairs; keep the row that is right and take out the other."
+    rows = df.iloc[right][['image','split']].assign(copy_of=df['image'].iloc[left].array)
+    rows['differs'] = ['; '.join(differs[o]) for o in pairs]
+    yield Finding('warning', 'copies that disagree', what, todo, rows)
 
 # %% ../nbs/data/120_lint.ipynb #fc1954b6
 def _too_alike(hashes, threshold, careful):
     "That pairs at `threshold` are mostly accidents, and what was done instead"
     chance,shared = by_accident(hashes, threshold)
-    what = f"The pHash takes different people for one: at {threshold} bits {shared:,} of {len(hashes):,} pictures have a like one, and chance alone would make {chance:,.0f} so (aligned faces are too alike for it)."
-    instead = "only files that are the same byte by byte were looked for" if careful is None else f"pairs were looked for at {careful} bits instead"
-    return Finding('note', 'pictures too alike for the pHash', what, f"Read nothing into pairs at {threshold} bits; {instead}.", pd.DataFrame())
+    what = (f"The pHash takes different people for one: at {threshold} bits {shared:,} of {len(hashes):,} pictures "
+            f"have a like one, and chance alone would make {chance:,.0f} so (aligned faces are too alike for it).")
+    if careful is None: instead = "only files that are the same byte by byte were looked for"
+    else: instead = f"pairs were looked for at {careful} bits instead"
+    todo = f"Read nothing into pairs at {threshold} bits; {instead}."
+    return Finding('note', 'pictures too alike for the pHash', what, todo, pd.DataFrame())
+
+def _hashes_and_faults(images, root):
+    "The hashes, and why some pictures have none; other warnings stay warnings"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        hashes = phash(images, root)
+    faults = None
+    for o in caught:
+        if isinstance(o.message, AnnotationWarning): faults = o.message.faults
+        else: warnings.warn(o.message, stacklevel=3)
+    return hashes,faults
 
 def check_pictures(df:pd.DataFrame,   # as of `check_splits`
                    root,              # the folder its paths start from
@@ -347,19 +465,18 @@ def check_pictures(df:pd.DataFrame,   # as of `check_splits`
                    cameras:bool=False # as of `check_matches`
                   ):                  # yields `Finding`s
     "Can all pictures be read, and are any on both sides?"
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter('always')
-        hashes = phash(df['image'], root)
-    for o in told: # what cannot be read is a finding, the rest stays a warning
-        if not isinstance(o.message, AnnotationWarning): warnings.warn(o.message, stacklevel=2)
+    hashes,faults = _hashes_and_faults(df['image'], root)
     lost = np.ma.getmaskarray(hashes)
-    faults = [o.message.faults for o in told if isinstance(o.message, AnnotationWarning)]
-    if lost.any(): yield Finding('fatal', 'unreadable pictures', f"{plural(lost.sum(), 'picture')} cannot be read, and an epoch ends there.", "Put good files in their place, or take out their rows.",
-                                 df.loc[lost, ['image','split']].assign(why=faults[0]['fault'].array))
+    if lost.any():
+        rows = df.loc[lost, ['image','split']].assign(why=faults['fault'].array)
+        what = f"{plural(lost.sum(), 'picture')} cannot be read, and an epoch ends there."
+        todo = "Put good files in their place, or take out their rows."
+        yield Finding('fatal', 'unreadable pictures', what, todo, rows)
     df,hashes = df[~lost],np.ma.getdata(hashes)[~lost]
     careful = careful_threshold(hashes, threshold)
     if careful!=threshold: yield _too_alike(hashes, threshold, careful)
-    groups,bits = (np.arange(len(df)), -1) if careful is None else (similar_groups(hashes, careful), careful) # -1: no pair is so near
+    if careful is None: groups,bits = np.arange(len(df)),-1 # no pair is so near
+    else: groups,bits = similar_groups(hashes, careful),careful
     yield from check_copies(df, root, hashes)
     yield from check_leaks(df, root, hashes, groups, bits)
     yield from check_groups(df, hashes, groups, bits, cameras)
@@ -372,17 +489,19 @@ def lint_portraits(df:pd.DataFrame,  # annotation table
                    bs:int=128,       # portraits a batch
                    k:int=4,          # portraits of an identity in a batch
                    least:int=20,     # train portraits that a label should have
-                   fixed=None,       # sub-tasks in which a person does not change; None: gender, if it is one of `tasks`
+                   fixed=None,       # sub-tasks in which a person does not change; None: gender, if it is there
                    threshold:int=6,  # bits of the pHash in which similar pictures differ at most
                    cameras:bool=False# is `source` a camera, and the same person from the same camera no match?
-                  )->Findings:       # worst first; `.fatal` tells whether any is
+                  )->Findings:       # worst first; `.fatal` says whether any is
     "What would spoil a training on this table, or the scores after it"
-    if sampling not in ('random','pk','shuffle'): raise ValueError(f"sampling must be 'random', 'pk' or 'shuffle', got {sampling!r}.")
+    one_of(sampling, ('random','pk','shuffle'), 'sampling')
     for name,n,low in (('bs',bs,1), ('k',k,2), ('least',least,0)):
-        if not (isinstance(n, int) and n>=low): raise ValueError(f"{name} must be a whole number, {low} or more, got {n!r}.")
-    df,fixed = _ready(df, tasks), fixed_names(fixed, tasks)
-    found = [*check_splits(df, tasks), *check_identities(df, tasks), *check_alike(df, tasks), *check_matches(df, tasks, cameras), *check_sources(df, tasks),
-             *check_pk(df, tasks, sampling, bs, k), *check_labels(df, tasks, least), *check_fixed(df, tasks, fixed)]
-    if root is None: found.append(Finding('note', 'pictures not looked at', "The pictures were not looked at (root=None), so copies across train and test are not known.", "Name the root.", df[:0]))
-    else: found += check_pictures(df, root, threshold, cameras)
-    return Findings(found)
+        if isinstance(n, int) and n>=low: continue
+        raise ValueError(f"{name} must be a whole number, {low} or more, got {n!r}.")
+    df,fixed = _ready(df, tasks),fixed_names(fixed, tasks)
+    found = [*check_splits(df, tasks), *check_identities(df, tasks), *check_alike(df, tasks)]
+    found += [*check_matches(df, tasks, cameras), *check_sources(df, tasks), *check_pk(df, tasks, sampling, bs, k)]
+    found += [*check_labels(df, tasks, least), *check_fixed(df, tasks, fixed)]
+    if root is not None: return Findings([*found, *check_pictures(df, root, threshold, cameras)])
+    what = "The pictures were not looked at (root=None), so copies across train and test are not known."
+    return Findings([*found, Finding('note', 'pictures not looked at', what, "Name the root.", df[:0])])

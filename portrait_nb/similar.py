@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import betainc
 from .annotations import FAULTS, AnnotationWarning
+from .errors import some
 from .pictures import PictureError, open_picture
 
 # %% ../nbs/data/080_similar.ipynb #398eb069
@@ -27,18 +28,21 @@ _ENOUGH = (64,64) # a large JPEG is decoded no larger than this needs, twice wha
 
 def _hash_of(path):
     "The pHash of one picture as a number, or a sentence on why there is none"
-    try: return int(np.packbits(imagehash.phash(open_picture(path, _ENOUGH)).hash).view('>u8')[0])
+    try: picture = open_picture(path, _ENOUGH)
     except PictureError as e: return e.fault
+    return int(np.packbits(imagehash.phash(picture).hash).view('>u8')[0])
 
 def _hash_files(paths, n_workers, keep):
     "`keep(place, hash or sentence)` for each of the files, in order: by threads, with a progress bar"
     with warnings.catch_warnings(), ThreadPool(max(1, n_workers)) as pool:
         warnings.simplefilter('ignore')
-        for i,h in enumerate(progress_bar(pool.imap(_hash_of, paths, chunksize=16), total=len(paths), leave=False)): keep(i, h)
+        results = pool.imap(_hash_of, paths, chunksize=16)
+        for i,h in enumerate(progress_bar(results, total=len(paths), leave=False)): keep(i, h)
 
 # %% ../nbs/data/080_similar.ipynb #7e67ab48
 CACHE = '.phash.csv'
-_HEADER = ['path', 'bytes', 'mtime_ns', f"phash upright, 8 bits (imagehash {version('imagehash')}, pillow {version('pillow')})"]
+_VERSIONS = f"imagehash {version('imagehash')}, pillow {version('pillow')}"
+_HEADER = ['path', 'bytes', 'mtime_ns', f"phash upright, 8 bits ({_VERSIONS})"]
 _AS_TEXT = dict(newline='', encoding='utf-8', errors='surrogateescape')
 
 def _entries(rows):
@@ -55,18 +59,20 @@ def _load(cache):
             if next(rows, None)!=_HEADER: raise ValueError('other versions wrote it, or it is no cache')
             return dict(_entries(rows))
     except FileNotFoundError: return {}
-    except (OSError, ValueError, csv.Error) as e: warnings.warn(f"{cache}: the kept hashes cannot be used ({e}); every picture is hashed again.", stacklevel=3)
-    return {}
+    except (OSError, ValueError, csv.Error) as e:
+        warnings.warn(f"{cache}: the kept hashes cannot be used ({e}); every picture is hashed again.", stacklevel=3)
+        return {}
 
 def _keep(cache, known):
     "Write `known` as `_load` reads it; where that is not allowed, say so and go on"
     beside = Path(cache).with_name(f'{Path(cache).name}.{os.getpid()}.part')
+    rows = ((path, size, mtime, f'{h:016x}') for path,(size,mtime,h) in known.items())
     try:
-        with open(beside, 'w', **_AS_TEXT) as f:
-            csv.writer(f).writerows([_HEADER, *((path, size, mtime, f'{h:016x}') for path,(size,mtime,h) in known.items())])
+        with open(beside, 'w', **_AS_TEXT) as f: csv.writer(f).writerows([_HEADER, *rows])
         os.replace(beside, cache)
     except OSError as e:
-        warnings.warn(f"{cache}: the hashes cannot be kept ({e.strerror}), so the next call reads every picture again; name a file that can be written: cache='...'.", stacklevel=3)
+        warnings.warn(f"{cache}: the hashes cannot be kept ({e.strerror}), so the next call reads every picture again; "
+                      "name a file that can be written: cache='...'.", stacklevel=3)
         if beside.is_file(): beside.unlink()
 
 # %% ../nbs/data/080_similar.ipynb #3bfcb800
@@ -78,52 +84,61 @@ def _stamp(path):
 
 def _located(paths, root):
     "`(paths, root)`: the paths as seen from the root; without a root, from the folder that all have in common"
-    if isinstance(paths, (str, os.PathLike)): raise ValueError(f"paths must be a list of files, got the one path {str(paths)!r}.")
+    if isinstance(paths, (str, os.PathLike)):
+        raise ValueError(f"paths must be a list of files, got the one path {str(paths)!r}.")
     paths = [os.fspath(o) for o in paths]
     if root is None and paths:
         paths = [os.path.abspath(o) for o in paths]
         root = os.path.commonpath([os.path.dirname(o) for o in paths])
         paths = [o[len(root):].lstrip(os.sep) for o in paths]
-    if not os.path.isdir(root or '.'): raise ValueError(f"root={str(root)!r} is not a folder; it is where paths start from.")
+    if not os.path.isdir(root or '.'):
+        raise ValueError(f"root={str(root)!r} is not a folder; it is where paths start from.")
     return paths,os.fspath(root or '.')
 
 # %% ../nbs/data/080_similar.ipynb #9a122458
+def _warn_of_unreadable(paths, faults, root):
+    "A warning that names the files without a hash, with all of them in its `.faults`"
+    rows = [[i, 'image', o, 'unreadable file', faults[o]] for i,o in enumerate(paths) if o in faults]
+    first = some((f'{o}: {why}' for o,why in faults.items()), sep='; ')
+    message = f"{len(faults):,} of {len(set(paths)):,} pictures below {root} cannot be read and have no hash: {first}."
+    warnings.warn(AnnotationWarning(message, pd.DataFrame(rows, columns=FAULTS)), stacklevel=3)
+
 def phash(paths,           # picture files
           root=None,       # the folder they start from; None: the working folder
           n_workers:int=8, # threads that read
-          cache=None       # file that keeps the hashes; None: `.phash.csv` in the root, or in the folder that all files have in common (if it is not the disk itself); False: none
-         ):                # (N,) uint64, as `imagehash.phash` computes them of upright pictures in 8 bits; masked where a file cannot be read
+          cache=None       # file that keeps the hashes; None: `.phash.csv` in the root or common folder; False: none
+         ):                # (N,) uint64, as `imagehash.phash` of upright 8-bit pictures; masked where unreadable
     "The 64-bit pHash of every picture; unchanged files are not read again"
     paths,root = _located(paths, root)
-    if cache is None: cache = os.path.join(root, CACHE) if os.path.dirname(os.path.abspath(root))!=os.path.abspath(root) else False
+    if cache is None:
+        top = os.path.abspath(root)
+        is_the_disk = os.path.dirname(top)==top
+        cache = False if is_the_disk else os.path.join(root, CACHE)
     known = _load(cache) if cache else {}
     stamps = {o: _stamp(os.path.join(root, o)) for o in dict.fromkeys(paths)}
-    todo = [o for o,s in stamps.items() if known.get(o, ())[:2]!=s]
+    todo = [o for o,stamp in stamps.items() if known.get(o, ())[:2]!=stamp]
     for o in todo: known.pop(o, None)
-    n_kept,lost = len(known),{}
+    n_known,faults = len(known),{}
     def keep(i, h):
-        if isinstance(h, str): lost[todo[i]] = h
+        if isinstance(h, str): faults[todo[i]] = h
         else: known[todo[i]] = (*stamps[todo[i]], h)
     try:
         if todo: _hash_files([os.path.join(root, o) for o in todo], n_workers, keep)
     finally:
-        if cache and len(known)>n_kept: _keep(cache, known)
-    hashes = np.array([0 if o in lost else known[o][2] for o in paths], np.uint64)
-    return np.ma.array(hashes, mask=_told(paths, lost, root)) if lost else hashes
-
-def _told(paths, lost, root):
-    "Which of `paths` are `lost`, with a warning that names them"
-    faults = pd.DataFrame([[i, 'image', o, 'unreadable file', lost[o]] for i,o in enumerate(paths) if o in lost], columns=FAULTS)
-    first = '; '.join(f'{o}: {why}' for o,why in list(lost.items())[:5]) + (f'; and {len(lost)-5:,} more' if len(lost)>5 else '')
-    warnings.warn(AnnotationWarning(f"{len(lost):,} of {len(set(paths)):,} pictures below {root} cannot be read and have no hash: {first}.", faults), stacklevel=3)
-    return [o in lost for o in paths]
+        if cache and len(known)>n_known: _keep(cache, known)
+    hashes = np.array([0 if o in faults else known[o][2] for o in paths], np.uint64)
+    if not faults: return hashes
+    _warn_of_unreadable(paths, faults, root)
+    return np.ma.array(hashes, mask=[o in faults for o in paths])
 
 # %% ../nbs/data/080_similar.ipynb #92982773
 _SORTING = 12 # to sort a hash into its bucket takes as long as so many comparisons
 
 def _work(k, threshold, n, information):
-    "The comparisons that `k` blocks out of `threshold+k` leave for `n` hashes of so many bits of `information`, and the sorting in comparisons"
-    return comb(threshold+k, k)*(n*_SORTING + n*(n-1)/2*2**(-information*k/(threshold+k)))
+    "How many comparisons `n` hashes take, sorting included, with `k` blocks of `threshold+k`"
+    bits = information*k/(threshold+k) # in which hashes of one bucket agree
+    pairs = n*(n-1)/2*2**(-bits)
+    return comb(threshold+k, k)*(n*_SORTING + pairs)
 
 # %% ../nbs/data/080_similar.ipynb #bae29775
 def _information(bits): # (N, 64) of 0/1 -> (64,) from 0 (always the same) to 1 (half of them ones)
@@ -131,24 +146,34 @@ def _information(bits): # (N, 64) of 0/1 -> (64,) from 0 (always the same) to 1 
     p = bits.mean(0)
     return -np.log2(p**2+(1-p)**2)
 
-def _number(bits): return bits.astype(np.uint64) @ (np.uint64(1)<<np.arange(bits.shape[1], dtype=np.uint64))
+def _number(bits):
+    "Rows of bits as numbers"
+    powers = np.uint64(1)<<np.arange(bits.shape[1], dtype=np.uint64)
+    return bits.astype(np.uint64) @ powers
 
 def _keys(hashes, threshold):
     "An (N,) array for each way to choose `k` blocks: hashes that are near agree in at least one of them"
     bits = np.unpackbits(hashes[:,None].view(np.uint8), axis=1)
-    told = _information(bits)
-    k = min(range(min(threshold, 4)+1), key=lambda k: _work(k, threshold, len(hashes), told.sum()))
-    dealt = [np.argsort(-told, kind='stable')[i::threshold+k] for i in range(threshold+k if k else 0)]
-    blocks = [_number(bits[:,o]) for o in dealt]
-    for chosen in combinations(range(len(blocks)), k):
+    information = _information(bits)
+    total = information.sum()
+    work = [_work(k, threshold, len(hashes), total) for k in range(min(threshold, 4)+1)]
+    k = work.index(min(work))
+    n_blocks = threshold+k if k else 0
+    most_telling = np.argsort(-information, kind='stable')
+    places = [most_telling[i::n_blocks] for i in range(n_blocks)]
+    blocks = [_number(bits[:,o]) for o in places]
+    for chosen in combinations(range(n_blocks), k):
         key = np.zeros(len(hashes), np.uint64)
-        for i in chosen: key = key<<np.uint64(len(dealt[i])) | blocks[i]
+        for i in chosen:
+            width = np.uint64(len(places[i]))
+            key = key<<width | blocks[i]
         yield key
 
 # %% ../nbs/data/080_similar.ipynb #47f797fe
 def _ends(values):
     "For each place of a sorted array, one past the last place of the same value"
-    last = np.flatnonzero(np.append(values[1:]!=values[:-1], True))+1
+    changes = np.append(values[1:]!=values[:-1], True)
+    last = np.flatnonzero(changes)+1
     return np.repeat(last, np.diff(last, prepend=0))
 
 def _sorted_out(rows, key, group):
@@ -156,8 +181,9 @@ def _sorted_out(rows, key, group):
     width = np.uint64(len(group).bit_length())
     both = key[rows]<<width | group[rows].astype(np.uint64)
     order = both.argsort()
-    first = _ends(both[order])
-    return rows[order], first, _ends(both[order]>>width)-first
+    both = both[order]
+    first = _ends(both)
+    return rows[order], first, _ends(both>>width)-first
 
 # %% ../nbs/data/080_similar.ipynb #4c577de9
 CHUNK = 1<<22 # pairs compared at once: some 200 MB
@@ -166,14 +192,18 @@ def _near(hashes, first, n, threshold):
     "The pairs of places that are near, of each of the first `len(n)` with its `n` partners from `first` on"
     end = n.cumsum()
     right = np.arange(end[-1]) + np.repeat(first-end+n, n)
-    found = np.flatnonzero(np.bitwise_count(np.repeat(hashes[:len(n)], n)^hashes[right])<=threshold)
-    return np.searchsorted(end, found, 'right'),right[found]
+    differing = np.repeat(hashes[:len(n)], n)^hashes[right]
+    near = np.flatnonzero(np.bitwise_count(differing)<=threshold)
+    left = np.searchsorted(end, near, 'right')
+    return left,right[near]
 
 def _joined(group, a, b):
     "`group` with those of rows `a` and rows `b` made one, pair by pair"
     if not len(a): return group
-    graph = coo_array((np.ones(len(a), bool), (group[a],group[b])), shape=(len(group),)*2)
-    return connected_components(graph, directed=False)[1][group]
+    edges = np.ones(len(a), bool),(group[a],group[b])
+    graph = coo_array(edges, shape=(len(group),len(group)))
+    _,component = connected_components(graph, directed=False)
+    return component[group]
 
 def _compare(hashes, key, group, threshold):
     "`group` after all pairs of one key, and of two groups, have been compared"
@@ -193,11 +223,15 @@ def _as_hashes(hashes):
     "`(uint64 array, which are masked)`, checked"
     h = np.asarray(hashes if hasattr(hashes, 'dtype') else np.array(list(hashes), object))
     odd = [] if h.dtype.kind=='u' else [o for o in h.flat if not _is_hash(o)]
-    if h.ndim!=1 or odd: raise ValueError(f"hashes must be a list of whole numbers from 0 to 2**64-1, as phash returns it; got {f'shape {h.shape}' if h.ndim!=1 else repr(odd[0])}.")
-    return h.astype(np.uint64),np.ma.getmaskarray(hashes) if np.ma.isMaskedArray(hashes) else np.zeros(len(h), bool)
+    if h.ndim!=1 or odd:
+        got = f'shape {h.shape}' if h.ndim!=1 else repr(odd[0])
+        raise ValueError(f"hashes must be a list of whole numbers from 0 to 2**64-1, as phash returns it; got {got}.")
+    return h.astype(np.uint64),np.ma.getmaskarray(hashes if np.ma.isMaskedArray(hashes) else h)
 
 def _as_threshold(threshold):
-    if isinstance(threshold, (int,np.integer)) and not isinstance(threshold, bool) and 0<=threshold<=64: return int(threshold)
+    "`threshold` as an int, checked"
+    is_whole = isinstance(threshold, (int,np.integer)) and not isinstance(threshold, bool)
+    if is_whole and 0<=threshold<=64: return int(threshold)
     raise ValueError(f"threshold must be a whole number of bits from 0 to 64, got {threshold!r}.")
 
 def similar_groups(hashes,         # (N,) 64-bit hashes, as `phash` returns them; masked: unreadable
@@ -214,18 +248,21 @@ def similar_groups(hashes,         # (N,) 64-bit hashes, as `phash` returns them
     return pd.factorize(number)[0]
 
 # %% ../nbs/data/080_similar.ipynb #346ad4a5
-_PAIRS = 100_000 # random pairs that are looked at
+_PAIRS = 100_000 # random pairs to look at
 
 def _distances(hashes, parts):
     "Bits in which random pairs differ, each of two rows of one part"
     parts = [o for o in parts if len(o)>1]
     if not parts: return np.zeros(0)
-    n,rows,rng = np.array([len(o) for o in parts]),np.concatenate(parts),np.random.default_rng(0)
-    part = rng.choice(len(n), _PAIRS, p=n*(n-1.)/(n*(n-1.)).sum())
+    rng = np.random.default_rng(0)
+    n,rows = np.array([len(o) for o in parts]),np.concatenate(parts)
+    n_pairs = n*(n-1.)
+    part = rng.choice(len(n), _PAIRS, p=n_pairs/n_pairs.sum())
     start = n.cumsum()[part]-n[part]
     i = rng.integers(0, n[part])
     j = (i+rng.integers(1, n[part]))%n[part]
-    apart = np.bitwise_count(hashes[rows[start+i]]^hashes[rows[start+j]])
+    left,right = hashes[rows[start+i]],hashes[rows[start+j]]
+    apart = np.bitwise_count(left^right)
     return apart+rng.uniform(-1, 1, _PAIRS) # distances are even: each is spread over its two bits
 
 def _accident_fit(hashes, parts):
@@ -233,9 +270,11 @@ def _accident_fit(hashes, parts):
     apart = _distances(hashes, parts)
     if len(hashes)<30 or not len(apart): return None
     middle = np.median(apart)
-    spread = np.sqrt(np.mean((apart[apart>=middle]-middle)**2))
+    if middle<12: return None
+    above = apart[apart>=middle]
+    spread = np.sqrt(np.mean((above-middle)**2))
     p = middle/64
-    return None if middle<12 else (p*(1-p)/(spread/64)**2, p)
+    return p*(1-p)/(spread/64)**2,p
 
 def accident_rate(hashes,          # (N,) uint64, as `phash` returns them, none masked
                   threshold:int=6, # two are near if they differ in at most so many bits
@@ -245,8 +284,10 @@ def accident_rate(hashes,          # (N,) uint64, as `phash` returns them, none 
     fit = _accident_fit(hashes, [np.arange(len(hashes))] if parts is None else parts)
     if fit is None: return 0.
     n,p = fit
-    k = n*(threshold//2*2+1)/64 - .5 # up to the middle between this distance and the next
-    return float(betainc(n-k, k+1, 1-p)) if k<n else 1.
+    bits = threshold//2*2+1
+    k = n*bits/64 - .5 # up to the middle between this distance and the next
+    if k>=n: return 1.
+    return float(betainc(n-k, k+1, 1-p))
 
 # %% ../nbs/data/080_similar.ipynb #c6739390
 def _numbers(hashes, parts, threshold):
@@ -265,8 +306,8 @@ def by_accident(hashes,          # (N,) uint64, none masked
     parts = [np.arange(len(hashes))] if parts is None else parts
     rate = min(accident_rate(hashes, threshold, parts), 1-1e-9)
     expected = sum(-len(o)*np.expm1((len(o)-1)*np.log1p(-rate)) for o in parts if len(o))
-    n = np.bincount(_numbers(hashes, parts, threshold))
-    return float(expected),int(n[n>1].sum())
+    size = np.bincount(_numbers(hashes, parts, threshold))
+    return float(expected),int(size[size>1].sum())
 
 def careful_threshold(hashes,          # (N,) uint64, none masked
                       threshold:int=6, # bits at most
@@ -280,23 +321,6 @@ def careful_threshold(hashes,          # (N,) uint64, none masked
     return None
 
 # %% ../nbs/data/080_similar.ipynb #b69d8d42
-def group_similar(df:pd.DataFrame,  # an annotation table
-                  root,             # the folder its paths start from
-                  threshold:int=6,  # see `similar_groups`; it is lowered where chance alone would make groups
-                  within='source',  # column whose values are compared only among themselves; None: everything is
-                  accidents:float=.1, # share of the pictures in groups that chance may explain; None: group at `threshold`, whatever it may mean
-                  **kwargs          # for `phash`
-                 )->pd.DataFrame:   # a copy, its column `group` filled; '' where the picture cannot be read
-    "The table with the groups of similar frames that its pictures show; what stood in `group` before is replaced"
-    for o in ['image', *([within] if within else [])]:
-        if o not in df: raise ValueError(f"The table has no column '{o}'; its columns are {', '.join(map(str, df))}." + (" Pass within=None to compare all pictures." if o==within else ''))
-    threshold = _as_threshold(threshold)
-    hashes = phash(df['image'], root, **kwargs)
-    parts = list(df.groupby(within, dropna=False).indices.values()) if within else [np.arange(len(df))]
-    if accidents is not None: threshold = _lowered(hashes, threshold, parts, accidents)
-    names = [f'similar{o:06d}' for o in pd.factorize(_numbers(hashes, parts, threshold))[0]]
-    return df.assign(group=np.where(np.ma.getmaskarray(hashes), '', names))
-
 def _lowered(hashes, threshold, parts, most):
     "The threshold that can be believed, with a warning if it is a lower one; a `ValueError` if there is none"
     lost = np.ma.getmaskarray(hashes)
@@ -304,20 +328,48 @@ def _lowered(hashes, threshold, parts, most):
     careful = careful_threshold(hashes, threshold, parts, most)
     if careful==threshold: return threshold
     expected,shared = by_accident(hashes, threshold, parts)
-    why = (f"At a threshold of {threshold} bits {shared:,} of {len(hashes):,} pictures share a group, and chance alone would put about {expected:,.0f} there: "
+    why = (f"At a threshold of {threshold} bits {shared:,} of {len(hashes):,} pictures share a group, "
+           f"and chance alone would put about {expected:,.0f} there: "
            "pictures of different people are too alike for a pHash (aligned faces are)")
-    if careful is None: raise ValueError(f"{why}, even where hashes are equal. Fill `group` from the names of the files instead, or pass accidents=None to group all the same.")
+    if careful is None:
+        raise ValueError(f"{why}, even where hashes are equal. Fill `group` from the names of the files instead, "
+                         "or pass accidents=None to group all the same.")
     warnings.warn(f"{why}. They are grouped at {careful} bits instead; accidents=None keeps {threshold}.", stacklevel=3)
     return careful
+
+def group_similar(df:pd.DataFrame,  # an annotation table
+                  root,             # the folder its paths start from
+                  threshold:int=6,  # see `similar_groups`; it is lowered where chance alone would make groups
+                  within='source',  # column whose values are compared only among themselves; None: everything is
+                  accidents:float=.1, # share of the pictures in groups that chance may explain; None: any
+                  **kwargs          # for `phash`
+                 )->pd.DataFrame:   # a copy, its column `group` filled; '' where the picture cannot be read
+    "The table with the groups of similar frames that its pictures show; what stood in `group` before is replaced"
+    for o in ['image', *([within] if within else [])]:
+        if o in df: continue
+        hint = " Pass within=None to compare all pictures." if o==within else ''
+        raise ValueError(f"The table has no column '{o}'; its columns are {some(df, 20)}.{hint}")
+    threshold = _as_threshold(threshold)
+    hashes = phash(df['image'], root, **kwargs)
+    parts = [np.arange(len(df))]
+    if within: parts = list(df.groupby(within, dropna=False).indices.values())
+    if accidents is not None: threshold = _lowered(hashes, threshold, parts, accidents)
+    numbers = pd.factorize(_numbers(hashes, parts, threshold))[0]
+    names = [f'similar{o:06d}' for o in numbers]
+    return df.assign(group=np.where(np.ma.getmaskarray(hashes), '', names))
 
 # %% ../nbs/data/080_similar.ipynb #0caf4c1d
 def pair_scores(found, # (N,) a group for each
                 true   # (N,) the groups as they should be
                ):      # (precision, recall) of pairs, between 0 and 1; NaN where there is no pair
     "Of the pairs in one found group, the share that is truly in one; of the true pairs, the share that is found"
-    def pairs(*by):
-        n = pd.Series(1, pd.RangeIndex(len(by[0]))).groupby([np.asarray(o) for o in by]).sum()
+    if len(found)!=len(true):
+        raise ValueError(f"found and true must be of one length, got {len(found)} and {len(true)}.")
+    def n_pairs(*groups):
+        "How many pairs agree in all of `groups`"
+        keys = [np.asarray(o) for o in groups]
+        n = pd.Series(1, pd.RangeIndex(len(found))).groupby(keys).sum()
         return float((n*(n-1)//2).sum())
-    if len(found)!=len(true): raise ValueError(f"found and true must be of one length, got {len(found)} and {len(true)}.")
-    both,n_found,n_true = pairs(found, true),pairs(found),pairs(true)
-    return both/n_found if n_found else float('nan'), both/n_true if n_true else float('nan')
+    def share(part, whole): return part/whole if whole else float('nan')
+    both = n_pairs(found, true)
+    return share(both, n_pairs(found)), share(both, n_pairs(true))

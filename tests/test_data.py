@@ -1,4 +1,4 @@
-import pickle, random, sys
+import hashlib, pickle, random, sys
 from importlib.util import find_spec
 from types import SimpleNamespace
 import numpy as np
@@ -6,9 +6,9 @@ import pandas as pd
 import pytest, torch
 from fastai.basics import Learner
 from PIL import Image
-import torch
 from torch import nn
-from portrait_nb.data import (_told, Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, normalise, portrait_dl, portrait_dls, read_portrait)
+from portrait_nb.data import (Augment, PKSampler, PictureError, PortraitLoaders, denormalise, encode_labels, label_text,
+                              normalise, portrait_dl, portrait_dls, read_portrait)
 from portrait_nb.losses import PortraitLoss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
@@ -20,7 +20,8 @@ def table(root, n=40, seed=0):
     rng,rows = np.random.default_rng(seed),[]
     for i in range(n):
         split = 'train' if i<n*.6 else 'query' if i<n*.7 else 'gallery'
-        r = dict(image=f'{i}.png', split=split, identity='' if i%3==0 and split!='query' else f"{split[0]}{i%4}", source='a', group=str(i//2))
+        identity = '' if i%3==0 and split!='query' else f"{split[0]}{i%4}"
+        r = dict(image=f'{i}.png', split=split, identity=identity, source='a', group=str(i//2))
         for t in PORTRAIT.attributes: r[t.name] = t.labels[rng.integers(t.n_labels)] if rng.random()<.8 else ''
         Image.fromarray(rng.integers(0,256,(*SIZE,3),dtype=np.uint8)).save(root/r['image'])
         rows.append(r)
@@ -33,7 +34,8 @@ def root(tmp_path_factory): return tmp_path_factory.mktemp('portraits')
 @pytest.fixture(scope='module')
 def df(root): return table(root)
 
-def load(df, root, tasks=PORTRAIT, **kw): return portrait_dls(df, root, tasks, **{**dict(size=SIZE, bs=8, num_workers=0, seed=0, device='cpu'), **kw})
+def load(df, root, tasks=PORTRAIT, **kw):
+    return portrait_dls(df, root, tasks, **{**dict(size=SIZE, bs=8, num_workers=0, seed=0, device='cpu'), **kw})
 
 # --- pictures
 
@@ -63,7 +65,8 @@ def test_orientation(tmp_path):
 def test_sources_agree(tmp_path):
     a = np.random.default_rng(0).integers(0,256,(64,32,3),dtype=np.uint8)
     Image.fromarray(a).save(tmp_path/'a.png')
-    for o in (tmp_path/'a.png', str(tmp_path/'a.png'), Image.fromarray(a), a): assert (read_portrait(o, SIZE).permute(1,2,0).numpy()==a).all()
+    for o in (tmp_path/'a.png', str(tmp_path/'a.png'), Image.fromarray(a), a):
+        assert (read_portrait(o, SIZE).permute(1,2,0).numpy()==a).all()
 
 @pytest.mark.parametrize('content', [b'', b'hello', b'\x89PNG\r\n\x1a\n'+b'\x00'*40])
 def test_bad_pictures_are_named(tmp_path, content):
@@ -84,14 +87,15 @@ def test_encode_against_a_loop():
         y = encode_labels(pd.Series(cells), t)
         assert y.dtype==(torch.float32 if t.multilabel else torch.int64)
         for c,row in zip(cells, y):
-            if t.multilabel: assert row.tolist()==([-1.]*t.n_labels if not c else [float(o in c.split('|')) for o in t.labels])
+            if not c and t.multilabel: assert row.tolist()==[-1.]*t.n_labels
+            elif t.multilabel: assert row.tolist()==[float(o in c.split('|')) for o in t.labels]
             else: assert row.item()==(t.labels.index(c) if c else -1)
     assert encode_labels(pd.Series([],dtype=str), PORTRAIT['expression']).shape==(0,7)
 
 def test_none_of_these_is_a_row_of_zeros():
     bag = Task('bag', 'appearance', ['hat','glasses'], multilabel=True)
     assert encode_labels(pd.Series(['-','','hat']), bag).tolist()==[[0,0],[-1,-1],[1,0]]
-    assert _told(bag, torch.zeros(2))!=_told(bag, -torch.ones(2))
+    assert label_text(bag, torch.zeros(2))!=label_text(bag, -torch.ones(2))
 
 def test_many_identities_are_quick():
     names = [f'{i:06d}' for i in range(30_000)]
@@ -103,14 +107,14 @@ def test_many_identities_are_quick():
 def test_every_label_arrives_with_its_picture(df, root):
     dls = load(df, root, augment=False)
     assert isinstance(dls, PortraitLoaders)
-    train,seen = df[df.split=='train'].reset_index(drop=True),0
+    train,n = df[df.split=='train'].reset_index(drop=True),0
     pictures = torch.stack([read_portrait(root/o, SIZE) for o in train.image])
     for x,y in dls.train:
         for k,o in enumerate(denormalise(x)):
             i = int((pictures==o).flatten(1).all(1).nonzero())
             for t in dls.tasks: assert (y[t.name][k]==encode_labels(train[t.name], t)[i]).all()
-            seen += 1
-    assert seen==24 and len(dls.train)==3
+            n += 1
+    assert n==24 and len(dls.train)==3
 
 def test_identities(df, root):
     dls = load(df, root)
@@ -139,6 +143,16 @@ def test_same_seed_same_batches(df, root):
     assert a==two_epochs(seed=3)==two_epochs(seed=3, num_workers=1)
     assert a!=two_epochs(seed=4) and a[:3]!=a[3:]
 
+@pytest.mark.parametrize('sampling,expected', [('random','32f4459cc02bfb73'), ('pk','9fa256be33e2f6bb'),
+                                               ('shuffle','e777a3e0a7a50ecd')])
+def test_the_batches_of_seed_0(df, root, sampling, expected):
+    "The bits of an epoch, as trainings of the past saw them"
+    digest = hashlib.sha256()
+    for x,y in load(df, root, sampling=sampling, k=2).train:
+        digest.update(denormalise(x).numpy().tobytes())
+        for o in y.values(): digest.update(o.numpy().tobytes())
+    assert digest.hexdigest()[:16]==expected
+
 def test_the_programs_own_random_numbers_are_left_alone(df, root):
     dls = load(df, root)
     torch.manual_seed(0); a = torch.rand(3)
@@ -163,9 +177,10 @@ def test_an_augment_of_ones_own(df, root):
     dl = portrait_dl(df[df.split=='train'], root, dls.tasks, size=SIZE, bs=8, device='cpu', train=True, augment=own)
     assert own in list(dl.after_batch.fs)
 
-@pytest.mark.parametrize('augment,told', [('mild','must be True, False or an Augment'), (None,'must be True, False'), (Augment((32,16)),'made for portraits of .32, 16.')])
-def test_augment_refusals(df, root, augment, told):
-    with pytest.raises(ValueError, match=told): load(df, root, augment=augment)
+@pytest.mark.parametrize('augment,fault', [('mild','must be True, False or an Augment'), (None,'must be True, False'),
+                                           (Augment((32,16)),'made for portraits of .32, 16.')])
+def test_augment_refusals(df, root, augment, fault):
+    with pytest.raises(ValueError, match=fault): load(df, root, augment=augment)
 
 @pytest.mark.parametrize('h,pad', [(256,10),(128,5),(64,2),(16,1)])
 def test_padding_follows_the_height(h, pad): assert Augment((h,h//2)).pad==pad
@@ -276,7 +291,8 @@ def test_the_other_loaders_are_not_sampled(df, root):
 @pytest.mark.parametrize('world', [2,3])
 @pytest.mark.parametrize('sampling', ['pk','shuffle'])
 def test_every_process_gets_whole_batches(df, root, sampling, world, monkeypatch):
-    if not find_spec('accelerate'): monkeypatch.setitem(sys.modules, 'accelerate', SimpleNamespace(Accelerator=type('Accelerator', (), {}))) # which fastai.distributed imports and DistributedDL does not use
+    if not find_spec('accelerate'): # fastai.distributed imports it, and DistributedDL doesn't use it
+        monkeypatch.setitem(sys.modules, 'accelerate', SimpleNamespace(Accelerator=type('Accelerator', (), {})))
     from fastai.distributed import DistributedDL
     monkeypatch.setenv('WORLD_SIZE', str(world))
     monkeypatch.setattr(DistributedDL, '_broadcast', lambda self,t,rank: t)
@@ -296,7 +312,8 @@ def test_sampling_refusals(df, root):
     refuse("divisible by k=3, got bs=8; take bs=6", sampling='pk', k=3)
     refuse("needs 8 identities in the train split, which has 4; take bs=8 at most", sampling='pk', k=2, bs=16)
     refuse("take p=4 at most", sampling='shuffle', k=2, p=5, bs=16)
-    refuse("bs=8 does not hold p=5 identities x k=2", sampling='shuffle', k=2, p=5, d=df.assign(identity=[*'abcdefgh',*['']*32]))
+    eight = df.assign(identity=[*'abcdefgh',*['']*32])
+    refuse("bs=8 does not hold p=5 identities x k=2", sampling='shuffle', k=2, p=5, d=eight)
     refuse("bs=8 does not hold p=3 identities x k=2", sampling='pk', k=2, p=3)
     refuse("take more than bs=4", sampling='shuffle', k=2, bs=4)
     refuse("draws by identity, and none of the sub-tasks age is one", tasks=Tasks([PORTRAIT['age']]), sampling='pk')
@@ -308,7 +325,8 @@ def test_sampling_refusals(df, root):
 
 def test_a_learner_trains_on_p_k(df, root):
     dls = load(df, root, sampling='pk', k=2)
-    learn = Learner(dls, PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=SIZE), loss_func=PortraitLoss(dls.tasks, metric_loss='triplet'))
+    net = PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=SIZE)
+    learn = Learner(dls, net, loss_func=PortraitLoss(dls.tasks, metric_loss='triplet'))
     with learn.no_logging(): learn.fit(1, 1e-3)
     assert np.isfinite(learn.recorder.values[0][0])
 
@@ -317,7 +335,9 @@ def test_bad_picture_in_an_epoch(df, root):
     bad = pd.concat([df, df.iloc[:1].assign(image='broken.png')], ignore_index=True)
     for n in (0,1):
         with pytest.raises(PictureError) as e: list(load(bad, root, num_workers=n).train)
-        assert 'broken.png: the picture cannot be read' in str(e.value) and '\n' not in str(e.value) and str(e.value).startswith(str(root))
+        message = str(e.value)
+        assert message.startswith(str(root)) and '\n' not in message
+        assert 'broken.png: the picture cannot be read' in message
 
 def test_refusals(df, root):
     def refuse(match, d=df, r=root, tasks=PORTRAIT, **kw):
@@ -326,7 +346,8 @@ def test_refusals(df, root):
     refuse("no column 'image'", df.drop(columns='image'))
     refuse("no column 'arm'", df.drop(columns='arm'))
     refuse("no column 'identity'", df.drop(columns='identity'))
-    refuse("Row 2 of the table, column 'split': 'test'", df.assign(split=['train']*2+['test']+['train']*(len(df)-3)))
+    splits = ['train','train','test']+['train']*(len(df)-3)
+    refuse("Row 2 of the table, column 'split': 'test'", df.assign(split=splits))
     refuse("at least two rows", df[df.split!='train'])
     refuse("at least two rows", df[:0])
     refuse("No train row has an identity", df.assign(identity=''))
@@ -340,7 +361,8 @@ def test_given_identities_are_kept(df, root):
     names = [*sorted(set(df[df.split=='train'].identity)-{''}), 'zz']
     dls = load(df, root, PORTRAIT.with_identities(names))
     assert list(dls.tasks.identity.labels)==names
-    with pytest.raises(ValueError, match="column 'identity': unknown label"): load(df, root, PORTRAIT.with_identities(names[1:]))
+    with pytest.raises(ValueError, match="column 'identity': unknown label"):
+        load(df, root, PORTRAIT.with_identities(names[1:]))
 
 def test_missing_cells_and_an_identity_under_another_name(df, root):
     odd = df.rename(columns=dict(identity='actor')).replace('', np.nan)
@@ -351,7 +373,8 @@ def test_missing_cells_and_an_identity_under_another_name(df, root):
 def test_one_loader_for_scores(df, root):
     tasks = load(df, root).tasks
     dl = portrait_dl(df[df.split=='gallery'], root, tasks, size=SIZE, bs=8, device='cpu')
-    assert sum(len(x) for x,_ in dl)==(df.split=='gallery').sum() and dl.df.image.tolist()==df[df.split=='gallery'].image.tolist()
+    assert sum(len(x) for x,_ in dl)==(df.split=='gallery').sum()
+    assert dl.df.image.tolist()==df[df.split=='gallery'].image.tolist()
 
 def test_datasets_can_travel_to_a_process(df, root):
     ds = load(df, root).train.dataset
@@ -359,12 +382,12 @@ def test_datasets_can_travel_to_a_process(df, root):
 
 def test_show_batch(df, root, monkeypatch):
     import portrait_nb.data as D
-    shown = []
-    monkeypatch.setattr(D, 'display', shown.append)
+    sheets = []
+    monkeypatch.setattr(D, 'display', sheets.append)
     dls = load(df, root)
     dls.show_batch(); dls.query.show_batch(max_n=2); dls.train.show_batch(dls.train.one_batch(), max_n=3)
     load(df, root, Tasks([PORTRAIT['expression']])).show_batch()
-    assert len(shown)==4
+    assert len(sheets)==4
 
 # --- a Learner
 
@@ -383,6 +406,7 @@ def test_a_learner_trains(df, root, tasks):
 
 def test_a_learner_without_query_and_gallery(df, root):
     dls = load(df[df.split=='train'], root)
-    learn = Learner(dls, PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=SIZE), loss_func=PortraitLoss(dls.tasks))
+    net = PortraitNet(dls.tasks, 'test_resnet', pretrained=False, size=SIZE)
+    learn = Learner(dls, net, loss_func=PortraitLoss(dls.tasks))
     with learn.no_logging(): learn.fit(1, 1e-3)
     assert np.isfinite(learn.recorder.values[0][0])

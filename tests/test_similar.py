@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from portrait_nb import similar
 from portrait_nb.annotations import AnnotationWarning
 from portrait_nb.pictures import open_picture
-from portrait_nb.similar import CACHE, accident_rate, by_accident, careful_threshold, group_similar, pair_scores, phash, similar_groups
+from portrait_nb.similar import (CACHE, accident_rate, by_accident, careful_threshold, group_similar, pair_scores,
+                                 phash, similar_groups)
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -28,7 +29,9 @@ def flipped(rng, hashes, n):
 
 def clumps(seed, n=300):
     rng = np.random.default_rng(seed)
-    return flipped(rng, rng.integers(0, 2**64, max(1, n//7), dtype=np.uint64)[rng.integers(0, max(1, n//7), n)], rng.integers(0, 16))
+    k = max(1, n//7)
+    hashes = rng.integers(0, 2**64, k, dtype=np.uint64)[rng.integers(0, k, n)]
+    return flipped(rng, hashes, rng.integers(0, 16))
 
 
 def photo(path, seed=0, size=(40,60), mode='RGB', **kwargs):
@@ -97,15 +100,21 @@ def test_a_distance_of_exactly_the_threshold_wherever_its_bits_are():
             pair[1] ^= np.uint64(flips)
             crowd = np.concatenate([pair, rng.integers(0, 2**64, 60, dtype=np.uint64)])
             for h in (pair, crowd):
-                assert np.array_equal(similar_groups(h, threshold), all_pairs(h, threshold)) and similar_groups(h, threshold)[1]==0
+                groups = similar_groups(h, threshold)
+                assert np.array_equal(groups, all_pairs(h, threshold)) and groups[1]==0
             assert similar_groups(pair, threshold-1).tolist()==[0,1]
 
 
 @pytest.mark.parametrize('make', [
-    lambda rng: np.full(500, 2**64-1, np.uint64), lambda rng: np.zeros(500, np.uint64), lambda rng: np.arange(500, dtype=np.uint64),
-    lambda rng: np.arange(500, dtype=np.uint64)<<np.uint64(55), lambda rng: np.uint64(1)<<rng.integers(0, 64, 500, dtype=np.uint64),
-    lambda rng: np.where(rng.random(500)<.5, np.uint64(0), np.uint64(2**64-1)), lambda rng: rng.integers(0, 2**32, 500, dtype=np.uint64),
-    lambda rng: flipped(rng, np.full(500, 12345, np.uint64), 9), lambda rng: rng.integers(0, 2**16, 500, dtype=np.uint64)*np.uint64(0x0001000100010001)])
+    lambda rng: np.full(500, 2**64-1, np.uint64),
+    lambda rng: np.zeros(500, np.uint64),
+    lambda rng: np.arange(500, dtype=np.uint64),
+    lambda rng: np.arange(500, dtype=np.uint64)<<np.uint64(55),
+    lambda rng: np.uint64(1)<<rng.integers(0, 64, 500, dtype=np.uint64),
+    lambda rng: np.where(rng.random(500)<.5, np.uint64(0), np.uint64(2**64-1)),
+    lambda rng: rng.integers(0, 2**32, 500, dtype=np.uint64),
+    lambda rng: flipped(rng, np.full(500, 12345, np.uint64), 9),
+    lambda rng: rng.integers(0, 2**16, 500, dtype=np.uint64)*np.uint64(0x0001000100010001)])
 @pytest.mark.parametrize('threshold', [0,1,6,17,64])
 def test_groups_of_lopsided_bits(make, threshold):
     h = make(np.random.default_rng(1))
@@ -122,7 +131,8 @@ def test_none_one_and_two():
 
 def test_kinds_of_numbers():
     h = clumps(3)>>np.uint64(1)
-    for o in (h.tolist(), h.astype(np.int64), pd.Series(h), h[::-1][::-1], np.ma.array(h)): assert np.array_equal(similar_groups(o), similar_groups(h))
+    for o in (h.tolist(), h.astype(np.int64), pd.Series(h), h[::-1][::-1], np.ma.array(h)):
+        assert np.array_equal(similar_groups(o), similar_groups(h))
     assert similar_groups(np.array([1,2,200], np.uint8), 2).tolist()==[0,0,1]
     assert similar_groups(h.astype('>u8')).tolist()==similar_groups(h).tolist()
     before = h.copy()
@@ -141,7 +151,8 @@ def test_masked_hashes_are_alone_and_join_nobody(threshold):
 
 @pytest.mark.parametrize('threshold', [-1, 65, 6., '6', None, True])
 def test_odd_thresholds(threshold):
-    with pytest.raises(ValueError, match='threshold must be a whole number of bits from 0 to 64'): similar_groups([1,2], threshold)
+    with pytest.raises(ValueError, match='threshold must be a whole number of bits from 0 to 64'):
+        similar_groups([1,2], threshold)
 
 
 @pytest.mark.parametrize('hashes', [[.5], [[1,2],[3,4]], ['ff'], [-1,2], np.array([-1]), [2**64]])
@@ -210,19 +221,28 @@ def test_group_similar_lowers_or_refuses(tmp_path, monkeypatch):
     few = np.concatenate([noise(790, common=.55), noise(5, 1), noise(5, 1)])
     monkeypatch.setattr(similar, 'phash', lambda *args, **kwargs: few)
     assert careful_threshold(few, 10)<10
-    with pytest.warns(UserWarning, match='At a threshold of 10 bits .* chance alone .* grouped at . bits instead; accidents=None keeps 10'): low = group_similar(df, tmp_path, 10)
-    assert (low.group[790:795].tolist()==low.group[795:].tolist()) and low.group.nunique()>group_similar(df, tmp_path, 10, accidents=None).group.nunique()
+    message = 'At a threshold of 10 bits .* chance alone .* grouped at . bits instead; accidents=None keeps 10'
+    with pytest.warns(UserWarning, match=message): low = group_similar(df, tmp_path, 10)
+    assert low.group[790:795].tolist()==low.group[795:].tolist()
+    assert low.group.nunique()>group_similar(df, tmp_path, 10, accidents=None).group.nunique()
     monkeypatch.setattr(similar, 'phash', lambda *args, **kwargs: noise(800, few=2))
-    with pytest.raises(ValueError, match='chance alone would put about .* even where hashes are equal'): group_similar(df, tmp_path)
+    with pytest.raises(ValueError, match='chance alone would put about .* even where hashes are equal'):
+        group_similar(df, tmp_path)
 
 
 # hashes
 
-@pytest.mark.parametrize('mode,ending', [('L','png'), ('1','png'), ('P','png'), ('P','gif'), ('RGBA','png'), ('LA','png'), ('CMYK','jpg'), ('RGB','jpg'), ('RGB','webp'), ('L','bmp'), ('I;16','png')])
+MODES = [('L','png'), ('1','png'), ('P','png'), ('P','gif'), ('RGBA','png'), ('LA','png'), ('CMYK','jpg'),
+         ('RGB','jpg'), ('RGB','webp'), ('L','bmp'), ('I;16','png')]
+
+@pytest.mark.parametrize('mode,ending', MODES)
 def test_every_mode_as_imagehash(tmp_path, mode, ending):
-    for i,size in enumerate([(40,60), (1,1), (2,500), (32,32), (7,3)]): photo(tmp_path/f'{i}.{ending}', i, size, 'RGB' if mode=='I;16' else mode)
+    for i,size in enumerate([(40,60), (1,1), (2,500), (32,32), (7,3)]):
+        photo(tmp_path/f'{i}.{ending}', i, size, 'RGB' if mode=='I;16' else mode)
     if mode=='I;16':
-        for i in range(5): Image.fromarray(np.random.default_rng(i).integers(0, 65536, (30,20)).astype(np.uint16)).save(tmp_path/f'{i}.png')
+        for i in range(5):
+            deep = np.random.default_rng(i).integers(0, 65536, (30,20)).astype(np.uint16)
+            Image.fromarray(deep).save(tmp_path/f'{i}.png')
     paths = [f'{i}.{ending}' for i in range(5)]
     h = phash(paths, tmp_path)
     assert h.dtype==np.uint64 and not np.ma.isMaskedArray(h) and h.tolist()==[theirs(tmp_path/o) for o in paths]
@@ -248,7 +268,8 @@ def test_transparent_flat_and_moving(tmp_path):
 @pytest.mark.parametrize('ending', ['png','jpg','tif','webp'])
 def test_a_turned_copy_has_the_same_hash(tmp_path, ending):
     "Stored turned, with the note that turns it back: 33 bits differed"
-    im = Image.fromarray(np.kron(np.random.default_rng(0).integers(0, 256, (8,4,3), dtype=np.uint8), np.ones((32,32,1), np.uint8)))
+    few = np.random.default_rng(0).integers(0, 256, (8,4,3), dtype=np.uint8)
+    im = Image.fromarray(np.kron(few, np.ones((32,32,1), np.uint8)))
     exif = Image.Exif(); exif[0x112] = 6
     im.save(tmp_path/f'a.{ending}')
     im.transpose(Image.Transpose.ROTATE_90).save(tmp_path/f'b.{ending}', exif=exif)
@@ -270,7 +291,8 @@ def test_deep_pictures_are_not_all_alike(tmp_path, dtype, white):
 def test_a_large_jpeg_keeps_its_hash(tmp_path):
     "Decoded at an eighth, it may differ by a bit or two"
     for i in range(5):
-        im = Image.fromarray(np.random.default_rng(i).integers(0, 256, (12,8,3), dtype=np.uint8)).resize((600,900), Image.Resampling.BICUBIC)
+        few = np.random.default_rng(i).integers(0, 256, (12,8,3), dtype=np.uint8)
+        im = Image.fromarray(few).resize((600,900), Image.Resampling.BICUBIC)
         im.save(tmp_path/f'{i}.jpg', quality=95)
     h = phash([f'{i}.jpg' for i in range(5)], tmp_path)
     assert max((int(a)^raw(tmp_path/f'{i}.jpg')).bit_count() for i,a in enumerate(h))<=4
@@ -282,7 +304,8 @@ def test_hashes_of_an_older_library_are_not_believed(tmp_path, reads):
     from importlib.metadata import version
     header = f"path,bytes,mtime_ns,\"phash (imagehash {version('imagehash')}, pillow {version('pillow')})\""
     (tmp_path/CACHE).write_text(f"{header}\na.png,{stamp.st_size},{stamp.st_mtime_ns},{'0'*16}\n")
-    with pytest.warns(UserWarning, match='every picture is hashed again'): assert phash([name], tmp_path).tolist()==[theirs(tmp_path/name)]
+    with pytest.warns(UserWarning, match='every picture is hashed again'):
+        assert phash([name], tmp_path).tolist()==[theirs(tmp_path/name)]
     assert reads==[name]
 
 
@@ -297,7 +320,8 @@ def test_paths_of_any_kind_twice_and_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert phash(['sub/'+b.name,'a.png','sub/'+b.name]).tolist()==expected
     assert phash((o for o in [a]), n_workers=1).tolist()==expected[1:2]
-    assert sorted(o.name for o in tmp_path.iterdir())==[CACHE,'a.png','sub'] and [o.name for o in (tmp_path/'sub').iterdir()]==[b.name]
+    assert sorted(o.name for o in tmp_path.iterdir())==[CACHE,'a.png','sub']
+    assert [o.name for o in (tmp_path/'sub').iterdir()]==[b.name]
 
 
 def test_no_paths(tmp_path):
@@ -308,16 +332,18 @@ def test_no_paths(tmp_path):
     with pytest.raises(ValueError, match='is not a folder'): phash(['a.png'], tmp_path/'none')
 
 
-def test_unreadable_files_are_masked_and_told(tmp_path):
+def test_unreadable_files_are_masked_and_named(tmp_path):
     good = photo(tmp_path/'good.jpg')
     (tmp_path/'empty.jpg').write_bytes(b'')
     (tmp_path/'text.jpg').write_text('a letter')
     (tmp_path/'cut.jpg').write_bytes(good.read_bytes()[:700])
     (tmp_path/'folder.jpg').mkdir()
     names = ['empty.jpg','good.jpg','text.jpg','cut.jpg','folder.jpg','none.jpg','good.jpg']
-    with pytest.warns(AnnotationWarning, match='5 of 6 pictures .* cannot be read and have no hash: empty.jpg: ') as told: h = phash(names, tmp_path)
-    faults = told[0].message.faults
-    assert faults.image.tolist()==['empty.jpg','text.jpg','cut.jpg','folder.jpg','none.jpg'] and faults.line.tolist()==[0,2,3,4,5] and faults.fault.str.len().min()>5
+    message = '5 of 6 pictures .* cannot be read and have no hash: empty.jpg: '
+    with pytest.warns(AnnotationWarning, match=message) as caught: h = phash(names, tmp_path)
+    faults = caught[0].message.faults
+    assert faults.image.tolist()==['empty.jpg','text.jpg','cut.jpg','folder.jpg','none.jpg']
+    assert faults.line.tolist()==[0,2,3,4,5] and faults.fault.str.len().min()>5
     assert h.dtype==np.uint64 and h.mask.tolist()==[True,False,True,True,True,True,False] and h[1]==theirs(good)
     assert similar_groups(h).tolist()==[0,1,2,3,4,5,1]
     with pytest.warns(AnnotationWarning): only = phash(['none.jpg'], tmp_path)
@@ -355,14 +381,18 @@ def test_a_deleted_and_a_mended_file(tmp_path, reads):
     names = [photo(tmp_path/f'{i}.png', i).name for i in range(2)]
     phash(names, tmp_path)
     (tmp_path/'0.png').rename(tmp_path/'away')
-    with pytest.warns(AnnotationWarning, match='1 of 2 pictures'): assert phash(names, tmp_path).mask.tolist()==[True,False]
+    with pytest.warns(AnnotationWarning, match='1 of 2 pictures'):
+        assert phash(names, tmp_path).mask.tolist()==[True,False]
     photo(tmp_path/'0.png', 5)
     assert phash(names, tmp_path).tolist()==[theirs(tmp_path/o) for o in names]
 
 
 @pytest.mark.parametrize('spoil', [
-    lambda b: b'', lambda b: b[:-9], lambda b: b[:-20], lambda b: b[:len(b)//2], lambda b: b'\0'*500, lambda b: os.urandom(500), lambda b: b.replace(b'path,', b'file,'),
-    lambda b: b.replace(b'imagehash ', b'imagehash 0.'), lambda b: b+b'"', lambda b: b+b'a.png,1\n', lambda b: b+b'a.png,x,y,0123456789abcdef\n', lambda b: b+b'a.png,1,1,012345678 abcdeg\n'])
+    lambda b: b'', lambda b: b[:-9], lambda b: b[:-20], lambda b: b[:len(b)//2], lambda b: b'\0'*500,
+    lambda b: os.urandom(500), lambda b: b.replace(b'path,', b'file,'),
+    lambda b: b.replace(b'imagehash ', b'imagehash 0.'), lambda b: b+b'"',
+    lambda b: b+b'a.png,1\n', lambda b: b+b'a.png,x,y,0123456789abcdef\n',
+    lambda b: b+b'a.png,1,1,012345678 abcdeg\n'])
 def test_a_broken_cache_is_made_anew(tmp_path, reads, spoil):
     names = [photo(tmp_path/f'{i}.png', i).name for i in range(4)]
     first = phash(names, tmp_path)
@@ -370,7 +400,8 @@ def test_a_broken_cache_is_made_anew(tmp_path, reads, spoil):
     good = cache.read_bytes()
     cache.write_bytes(spoil(good))
     del reads[:]
-    with pytest.warns(UserWarning, match='the kept hashes cannot be used .* every picture is hashed again'): assert np.array_equal(phash(names, tmp_path), first)
+    with pytest.warns(UserWarning, match='the kept hashes cannot be used .* every picture is hashed again'):
+        assert np.array_equal(phash(names, tmp_path), first)
     assert sorted(reads)==names and sorted(cache.read_bytes().splitlines())==sorted(good.splitlines())
 
 
@@ -379,11 +410,12 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch):
     def refuse(*args): raise PermissionError(13, 'Permission denied')
     with monkeypatch.context() as m:
         m.setattr(similar.os, 'replace', refuse)
-        with pytest.warns(UserWarning, match=r"the hashes cannot be kept \(Permission denied\)"): h = phash(names, tmp_path)
+        with pytest.warns(UserWarning, match=r"the hashes cannot be kept \(Permission denied\)"):
+            h = phash(names, tmp_path)
     assert h.tolist()==[theirs(tmp_path/'a.png')] and [o.name for o in tmp_path.iterdir()]==names
     (tmp_path/CACHE).mkdir()
-    with pytest.warns(UserWarning) as told: assert phash(names, tmp_path).tolist()==h.tolist()
-    assert len(told)==2 and sorted(o.name for o in tmp_path.iterdir())==[CACHE,'a.png']
+    with pytest.warns(UserWarning) as caught: assert phash(names, tmp_path).tolist()==h.tolist()
+    assert len(caught)==2 and sorted(o.name for o in tmp_path.iterdir())==[CACHE,'a.png']
 
 
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid()==0, reason='root may write anywhere')
@@ -401,7 +433,8 @@ def test_another_cache_or_none(tmp_path, reads):
     phash(names, tmp_path/'pictures', cache=False)
     assert [o.name for o in (tmp_path/'pictures').iterdir()]==names
     for _ in range(2): phash(names, tmp_path/'pictures', cache=tmp_path/'mine.csv')
-    assert len(reads)==2 and (tmp_path/'mine.csv').is_file() and [o.name for o in (tmp_path/'pictures').iterdir()]==names
+    assert len(reads)==2 and (tmp_path/'mine.csv').is_file()
+    assert [o.name for o in (tmp_path/'pictures').iterdir()]==names
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
@@ -414,14 +447,14 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(similar, 'progress_bar', interrupted)
         with pytest.raises(KeyboardInterrupt): phash(names, tmp_path)
-    kept = pd.read_csv(tmp_path/CACHE)
-    assert kept.path.tolist()==names[:4]
+    assert pd.read_csv(tmp_path/CACHE).path.tolist()==names[:4]
     assert phash(names, tmp_path).tolist()==[theirs(tmp_path/o) for o in names] and len(pd.read_csv(tmp_path/CACHE))==40
 
 
 @pytest.mark.skipif(os.name=='nt', reason='such names are no Windows names')
 def test_odd_names_are_kept(tmp_path, reads):
-    names = [photo(tmp_path/o, i).name for i,o in enumerate(['a,b.png', 'a"b.png', 'a\nb.png', 'a\rb.png', ' a .png', 'é.png', os.fsdecode(b'\xff.png')])]
+    odd = ['a,b.png', 'a"b.png', 'a\nb.png', 'a\rb.png', ' a .png', 'é.png', os.fsdecode(b'\xff.png')]
+    names = [photo(tmp_path/o, i).name for i,o in enumerate(odd)]
     for _ in range(2): assert phash(names, tmp_path).tolist()==[theirs(tmp_path/o) for o in names]
     assert len(reads)==len(names)
 
@@ -433,18 +466,23 @@ def test_the_group_column(tmp_path):
     for o in ('a/1.png','a/2.png','b/1.png'): photo(tmp_path/o, 1)
     photo(tmp_path/'b/2.png', 2)
     (tmp_path/'b/3.png').write_text('')
-    df = pd.DataFrame(dict(image=['a/1.png','b/1.png','b/2.png','a/2.png','b/3.png'], split='train', source=list('abbab'), group='old'), index=[4,4,3,2,1])
+    images = ['a/1.png','b/1.png','b/2.png','a/2.png','b/3.png']
+    df = pd.DataFrame(dict(image=images, split='train', source=list('abbab'), group='old'), index=[4,4,3,2,1])
     before = df.copy()
     with pytest.warns(AnnotationWarning): found = group_similar(df, tmp_path)
-    assert found.group.tolist()==['similar000000','similar000001','similar000002','similar000000',''] and df.equals(before)
+    assert found.group.tolist()==['similar000000','similar000001','similar000002','similar000000','']
+    assert df.equals(before)
     assert found.drop(columns='group').equals(df.drop(columns='group'))
     with pytest.warns(AnnotationWarning): found = group_similar(df, tmp_path, within=None)
     assert found.group.tolist()==['similar000000','similar000000','similar000001','similar000000','']
-    with pytest.warns(AnnotationWarning): assert group_similar(df.drop(columns=['group','source']), tmp_path, 64, within=None).group.nunique()==2
-    with pytest.raises(ValueError, match="no column 'source'.*within=None"): group_similar(df.drop(columns='source'), tmp_path)
+    bare = df.drop(columns=['group','source'])
+    with pytest.warns(AnnotationWarning): assert group_similar(bare, tmp_path, 64, within=None).group.nunique()==2
+    with pytest.raises(ValueError, match="no column 'source'.*within=None"):
+        group_similar(df.drop(columns='source'), tmp_path)
     with pytest.raises(ValueError, match="no column 'image'"): group_similar(df.drop(columns='image'), tmp_path)
     assert group_similar(df[:0], tmp_path).group.tolist()==[]
-    assert group_similar(df[:3].assign(source=[None,'',float('nan')]), tmp_path).group.tolist()==['similar000000','similar000001','similar000002']
+    gaps = df[:3].assign(source=[None,'',float('nan')])
+    assert group_similar(gaps, tmp_path).group.tolist()==['similar000000','similar000001','similar000002']
 
 
 def test_pair_scores_by_counting():

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from portrait_nb import synth
-from portrait_nb.synth import PRESETS, UNIDENTIFIED, annotated, draw_portrait, image_table, long_tail, make_portraits, population
+from portrait_nb.synth import (PRESETS, UNIDENTIFIED, annotated, draw_portrait, image_table, long_tail, make_portraits,
+                               population)
 from portrait_nb.tasks import PORTRAIT
 
 def lts(counts, k=.2):
@@ -56,7 +57,8 @@ def test_long_tail_keeps_its_total():
 def test_table_on_disk(tiny):
     root,df = tiny
     on_disk = pd.read_csv(root/'annotations.csv', dtype=str, keep_default_na=False)
-    assert on_disk.equals(df) and list(df.columns)==['image','split','identity','source','group',*[t.name for t in PORTRAIT.attributes]]
+    assert on_disk.equals(df)
+    assert list(df)==['image','split','identity','source','group',*[t.name for t in PORTRAIT.attributes]]
     for o in df.image:
         with Image.open(root/o) as im: assert im.size==(32,64) and im.mode=='RGB'; im.load()
     for t in PORTRAIT.attributes: assert set('|'.join(df[t.name]).split('|'))-{''}==set(t.labels)
@@ -89,18 +91,20 @@ def test_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
     make_portraits(tmp_path/'x', 'tiny', n_workers=0)
     assert 180<len(drawn)<200 and files(tmp_path/'x')==files(tiny[0])
 
-def test_a_dead_worker_is_told(tmp_path, monkeypatch):
+def test_a_dead_worker_ends_in_an_error(tmp_path, monkeypatch):
     start = synth._start
     def one_dies(n, sink):
-        started = start(n, sink)
-        started[0].kill()
-        return started
+        workers = start(n, sink)
+        workers[0].kill()
+        return workers
     monkeypatch.setattr(synth, '_start', one_dies)
-    with pytest.raises(RuntimeError, match='goes on where it stopped'): make_portraits(tmp_path/'x', 'tiny', n_workers=2)
+    with pytest.raises(RuntimeError, match='goes on where it stopped'):
+        make_portraits(tmp_path/'x', 'tiny', n_workers=2)
     assert not (tmp_path/'x'/'annotations.csv').exists()
 
 def test_script_without_a_guard(tmp_path):
-    (tmp_path/'script.py').write_text("from portrait_nb.synth import make_portraits\nprint(len(make_portraits('set', 'tiny', n_workers=2)))\n")
+    script = "from portrait_nb.synth import make_portraits\nprint(len(make_portraits('set', 'tiny', n_workers=2)))\n"
+    (tmp_path/'script.py').write_text(script)
     env = {**os.environ, 'PYTHONPATH': str(Path(synth.__file__).parent.parent)}
     done = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode==0 and done.stdout.strip().endswith('300'), done.stderr

@@ -1,8 +1,12 @@
-"""How long `similar_groups` takes, beside faiss and all pairs in numpy, and how good its groups are. Run from a checkout:
+"""How long `similar_groups` takes, beside faiss and all pairs in numpy, and how good its groups are.
+
+Run from a checkout:
 python tests/benchmarks/bench_similar.py growth|pairs|all      writes results/similar.csv, results/similar_pairs.csv
 
-growth: hashes of films of shots, 10,000 to 1,000,000; every measurement is a process of its own, so that its peak of memory is its own.
-pairs:  the `small` drawn portraits (drawn to out/small if they are not there: half a minute), precision and recall of pairs by threshold."""
+growth: hashes of films of shots, 10,000 to 1,000,000; every measurement is a process of its own,
+        so that its peak of memory is its own.
+pairs:  the `small` drawn portraits (drawn to out/small if they are not there: half a minute),
+        precision and recall of pairs by threshold."""
 import argparse, json, time
 
 import numpy as np
@@ -20,7 +24,7 @@ def _pack(bits): return np.packbits(bits, axis=1).view('>u8').ravel().astype(np.
 
 
 def film_hashes(n, seed=0):
-    "Hashes of films: shots of 1 to 40 frames in places of some 400 frames; as pHash does, a bit says which coefficients are above their median"
+    "Hashes of films: shots of 1 to 40 frames in places of some 400 frames; a bit is a coefficient above the median"
     rng = np.random.default_rng(seed)
     shot = np.repeat(np.arange(n), rng.choice([1, 2, 3, 5, 10, 40], n, p=[.4, .25, .15, .1, .07, .03]))[:n]
     place = rng.integers(0, max(1, n//400), shot[-1]+1)
@@ -90,22 +94,26 @@ def measure(method, hashes, n, threshold, repeats):
         groups = METHODS[method](h, threshold)
         seconds.append(time.perf_counter()-start)
     peak = memory('VmHWM')
+    sizes = np.unique(groups, return_counts=True)[1]
     return dict(method=method, hashes=hashes, n=n, threshold=threshold, seconds=round(min(seconds), 3), repeats=repeats,
-                peak_mb=round(peak), extra_mb=round(peak-before), groups=len(np.unique(groups)), largest=int(np.unique(groups, return_counts=True)[1].max()))
+                peak_mb=round(peak), extra_mb=round(peak-before), groups=len(sizes), largest=int(sizes.max()))
 
 
 def stamped(rows): return pd.DataFrame(rows).assign(**provenance('numpy', 'scipy', 'faiss-cpu', 'imagehash', 'pillow'))
 
 
 def growth():
-    todo = [(m, 'films', n, THRESHOLD, 3 if m == 'similar_groups' else 1) for m in METHODS for n in SIZES if n <= LIMIT[m]]
+    sizes = [(m, n) for m in METHODS for n in SIZES if n <= LIMIT[m]]
+    todo = [(m, 'films', n, THRESHOLD, 3 if m == 'similar_groups' else 1) for m, n in sizes]
     todo += [('similar_groups', o, n, THRESHOLD, 3) for o in ('still', 'same') for n in (250_000, 1_000_000)]
     todo += [('similar_groups', 'films', 250_000, t, 1) for t in THRESHOLDS]
     rows = []
-    print(f"{'method':>15} {'hashes':>7} {'n':>9} {'bits':>4} {'seconds':>9} {'peak MB':>8} {'extra MB':>9} {'groups':>8}")
+    print('         method  hashes         n bits   seconds  peak MB  extra MB   groups')
+    line = ('{method:>15} {hashes:>7} {n:>9,} {threshold:>4} {seconds:>9.2f} '
+            '{peak_mb:>8,} {extra_mb:>9,} {groups:>8,}')
     for o in todo:
         rows.append(in_own_process(__file__, 'one', *o))
-        print('{method:>15} {hashes:>7} {n:>9,} {threshold:>4} {seconds:>9.2f} {peak_mb:>8,} {extra_mb:>9,} {groups:>8,}'.format(**rows[-1]), flush=True)
+        print(line.format(**rows[-1]), flush=True)
     agree = pd.DataFrame(rows).groupby(['hashes', 'n', 'threshold'])[['groups', 'largest']].nunique()
     assert (agree == 1).all(axis=None), 'the methods do not agree on the groups'
     write(stamped(rows), RESULTS/'similar.csv')
@@ -120,9 +128,11 @@ def pairs():
         for within in ('source', ''):
             found = group_similar(df, root, t, within or None, accidents=None)['group']
             precision, recall = pair_scores(found, df['group'])
-            rows.append(dict(preset='small', images=len(df), threshold=t, within=within, precision=round(precision, 4), recall=round(recall, 4),
+            rows.append(dict(preset='small', images=len(df), threshold=t, within=within,
+                             precision=round(precision, 4), recall=round(recall, 4),
                              groups=found.nunique(), largest=int(found.value_counts().max())))
-            print('threshold {threshold:>2}, within {within!r:>8}: precision {precision:.4f}, recall {recall:.4f}, largest {largest:,}'.format(**rows[-1]), flush=True)
+            print('threshold {threshold:>2}, within {within!r:>8}: precision {precision:.4f}, recall {recall:.4f}, '
+                  'largest {largest:,}'.format(**rows[-1]), flush=True)
     write(stamped(rows), RESULTS/'similar_pairs.csv')
 
 
