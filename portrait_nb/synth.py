@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE2', 'UNIDENTIFIED', 'TABLE3', 'HAT_TASK', 'PRESETS', 'PEOPLE', 'PHYSIQUE', 'HEIGHT_OF', 'MOST_OF_AN_EXTRA',
-           'TAKES', 'SHOT_ODDS', 'BLENDS', 'PLACES_OF_A_FILM', 'FRAME_WIDTH', 'FRAME_HEIGHT', 'POINTS_A_METRE', 'LYING',
-           'CROWN_AT', 'FOLLOW', 'ODD', 'USUAL', 'USUAL_ARMS', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'TABLE_COLUMNS',
-           'HIDDEN', 'VERSION', 'CLAIM', 'TABLE_FILE', 'SCENES_FILE', 'Preset', 'head_size', 'long_tail', 'deal_labels',
-           'deal_people', 'population', 'shot_table', 'image_table', 'Viewpoint', 'aim_camera', 'Shot', 'stage_shot',
-           'visible_labels', 'draw_shot', 'play', 'draw_portrait', 'annotated', 'make_portraits']
+           'TAKES', 'SHOT_ODDS', 'BLENDS', 'PLACES_OF_A_FILM', 'POINTS_A_METRE', 'LYING', 'CROWN_AT', 'FOLLOW', 'ODD',
+           'USUAL', 'USUAL_ARMS', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'TABLE_COLUMNS', 'HIDDEN', 'VERSION', 'CLAIM',
+           'TABLE_FILE', 'SCENES_FILE', 'Preset', 'head_size', 'long_tail', 'deal_labels', 'deal_people', 'population',
+           'shot_table', 'image_table', 'Viewpoint', 'aim_camera', 'Shot', 'stage_shot', 'visible_labels', 'draw_shot',
+           'play', 'draw_portrait', 'annotated', 'make_portraits']
 
 # %% ../nbs/data/100_synth.ipynb #b14f5667
 import io, itertools, json, math, os, subprocess, sys
@@ -22,10 +22,14 @@ from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
 from .errors import one_of
 from .tasks import PORTRAIT, Task, largest_remainder
-from .draw.places import (skia, paint, mix, lit, radial, Light, BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
-                                draw_place, draw_seat, draw_bed, draw_occluder)
-from .draw.faces import random_hat
-from .draw.figures import random_person, random_outfit, random_pose, skeleton, draw_figure
+from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
+from .draw.rooms import PLACES, draw_place, random_light
+from .draw.streets import BEDS, random_place, random_seat, random_bed, random_occluder
+from .draw.streets import draw_seat, draw_bed, draw_occluder
+from .draw.hats import random_hat
+from .draw.bodies import random_person, random_pose, skeleton
+from .draw.clothes import random_outfit
+from .draw.things import draw_figure
 
 # %% ../nbs/data/100_synth.ipynb #28545c9d
 TABLE2 = dict(train=151_633, query=12_361, gallery=86_006) # images
@@ -231,7 +235,6 @@ def image_table(preset:str='small', # a name of `PRESETS`
     return df
 
 # %% ../nbs/data/100_synth.ipynb #b87205ca
-FRAME_WIDTH,FRAME_HEIGHT = 128,256 # of the frame in which everything is described
 POINTS_A_METRE = dict(whole=124., half=200., bust=280.)
 LYING = dict(whole=88., half=150., bust=260.)  # the same for somebody who lies, and is longer than the picture is wide
 CROWN_AT = dict(half=30., bust=40.)            # y of the crown of a person 1.72 m tall
@@ -365,7 +368,7 @@ def stage_shot(row,     # a row of `image_table`, as a mapping
     outfit = random_outfit(rng, person)
     hat = random_hat(rng) if rng.random()<.08 else None
     seat,bed = random_seat(rng, place.kind),random_bed(rng, place.kind)
-    if place.kind in OUTDOORS and bed in ('bed','sofa'): bed = 'towel'
+    if PLACES[place.kind].outdoors and bed in ('bed','sofa'): bed = 'towel'
     rng = _rng(seed, 6, row['shot'])
     pose = _pose(rng, row)
     joints = skeleton(person, pose)
@@ -381,12 +384,12 @@ def stage_shot(row,     # a row of `image_table`, as a mapping
 def _inside(p, margin=0.):
     "Is the point in the picture, so far from its edge?"
     x,y = p
-    return margin<=x<=FRAME_WIDTH-margin and margin<=y<=FRAME_HEIGHT-margin
+    return margin<=x<=WIDTH-margin and margin<=y<=HEIGHT-margin
 
 def _hides(occluder, p):
     "Does any part of `occluder` cover the point?"
-    x,y = FRAME_WIDTH-p[0] if occluder.mirror else p[0], p[1]
-    for form,pts,_ in OCCLUDERS[occluder.kind](occluder):
+    x,y = WIDTH-p[0] if occluder.mirror else p[0], p[1]
+    for form,pts,_ in occluder.shapes():
         if form=='oval':
             left,top,right,bottom = pts
             covered = left<=x<=right and top<=y<=bottom
@@ -413,7 +416,7 @@ def visible_labels(shot:Shot)->dict: # sub-task -> can its label be read?
 
 # %% ../nbs/data/100_synth.ipynb #72d65d7c
 HAZE = .42 # the air between the person and the place
-FRAME = skia.Rect(-16, -16, FRAME_WIDTH+16, FRAME_HEIGHT+16)
+FRAME = skia.Rect(-16, -16, WIDTH+16, HEIGHT+16)
 
 @contextmanager
 def _recorded(pictures):
@@ -470,7 +473,7 @@ def _grade(c, s):
     light = s.place.light
     white,shadow = (1.,1.,1.),(.66,.66,.70)
     even = Light(warmth=light.warmth, level=min(light.level,1.), contrast=1)
-    tint = mix(white, lit(even, white), .5)
+    tint = mix(white, even.on(white), .5)
     if s.spoilt=='dark': tint = tuple(o*k for o,k in zip(tint, (.52,.54,.62)))
     _multiply(c, paint(tint))
     corners = radial((64,112), 190., [white,white,shadow], [0,.45,1.])
@@ -501,7 +504,7 @@ def play(s:Shot,
     zoom = 1.018+.012*rng.random()
     dx,dy = rng.uniform(-1.1,1.1,2)
     hand_x,hand_y = rng.uniform(-.6,.6,2)
-    c.scale(w/FRAME_WIDTH, h/FRAME_HEIGHT)
+    c.scale(w/WIDTH, h/HEIGHT)
     c.translate(64+dx,128+dy)
     c.scale(zoom,zoom)
     c.translate(-64,-128)
