@@ -68,9 +68,9 @@ def _kappa(answers, label):
 
 def _check_annotations(annotations):
     "Refuse a table that isn't one row for each image and annotator"
-    for o in ('image','annotator'):
-        if o not in annotations:
-            raise ValueError(f"annotations: there is no column '{o}'; a row is what one annotator said of one image.")
+    for column in ('image','annotator'):
+        if column not in annotations:
+            raise ValueError(f"annotations: there is no column '{column}'; a row is what one annotator said of one image.")
     twice = annotations[annotations.duplicated(['image','annotator'])]
     if not len(twice): return
     image,annotator = twice.iloc[0][['image','annotator']]
@@ -208,9 +208,9 @@ def _checked(df, tasks):
     "The columns of the card, with '' for what is not known"
     names = [t.name for t in tasks.attributes]
     needed = list(dict.fromkeys(['image', 'split', _identity_column(tasks), *names]))
-    for o in needed:
-        if o not in df:
-            raise ValueError(f"The table has no column '{o}'; pass tasks= with the sub-tasks it has. "
+    for column in needed:
+        if column not in df:
+            raise ValueError(f"The table has no column '{column}'; pass tasks= with the sub-tasks it has. "
                              f"Its columns are {some(df, 20)}.")
     df = df[needed+[o for o in ('source','group') if o in df]]
     labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}

@@ -101,8 +101,8 @@ def check_splits(df:pd.DataFrame, # as `lint_portraits` hands it on: all columns
         yield Finding('fatal', 'no train rows', what, "Name the split in the column 'split'.", df[['image','split']])
     empty = [o for o in ('query','gallery') if not n.get(o, 0)]
     if len(empty)==1 and not tasks.identity: return
-    for o in empty:
-        yield Finding('warning', f'no {o}', f"No row is in the split '{o}', so the model cannot be scored.",
+    for split in empty:
+        yield Finding('warning', f'no {split}', f"No row is in the split '{split}', so the model cannot be scored.",
                       "Move people (all their rows) out of train into query and gallery.", df[:0])
 
 # %% ../nbs/data/120_lint.ipynb #e9ccc06f
@@ -454,9 +454,10 @@ def _hashes_and_faults(images, root):
         warnings.simplefilter('always')
         hashes = phash(images, root)
     faults = None
-    for o in caught:
-        if isinstance(o.message, AnnotationWarning): faults = o.message.faults
-        else: warnings.warn(o.message, stacklevel=3)
+    for warning in caught:
+        message = warning.message
+        if isinstance(message, AnnotationWarning): faults = message.faults
+        else: warnings.warn(message, stacklevel=3)
     return hashes,faults
 
 def check_pictures(df:pd.DataFrame,   # as of `check_splits`

@@ -345,10 +345,10 @@ def group_similar(df:pd.DataFrame,  # an annotation table
                   **kwargs          # for `phash`
                  )->pd.DataFrame:   # a copy, its column `group` filled; '' where the picture cannot be read
     "The table with the groups of similar frames that its pictures show; what stood in `group` before is replaced"
-    for o in ['image', *([within] if within else [])]:
-        if o in df: continue
-        hint = " Pass within=None to compare all pictures." if o==within else ''
-        raise ValueError(f"The table has no column '{o}'; its columns are {some(df, 20)}.{hint}")
+    for column in ['image', *([within] if within else [])]:
+        if column in df: continue
+        hint = " Pass within=None to compare all pictures." if column==within else ''
+        raise ValueError(f"The table has no column '{column}'; its columns are {some(df, 20)}.{hint}")
     threshold = _as_threshold(threshold)
     hashes = phash(df['image'], root, **kwargs)
     parts = [np.arange(len(df))]
