@@ -1,6 +1,7 @@
-"""Fail if a notebook is not in its wing: its place in the corridor, what it may import, and lines that can be read.
+"""Fail if a notebook is not in its wing: its place in the corridor, and what it may import.
 
-A wing imports from wings before it, a notebook from lower numbers of its own wing, and nobody another module's private name.
+A wing imports from wings before it, a notebook from lower numbers of its own wing,
+and nobody another module's private name.
 """
 import ast, json, re, sys
 from pathlib import Path
@@ -9,7 +10,6 @@ root = Path(__file__).resolve().parent.parent
 WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
 PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
 READ_ONLY = ('tutorials', 'reproductions') # these export nothing
-READABLE = () # wings whose lines are at most 120 characters, 160 where one string fills them
 EXPORT = re.compile(r'^#\s*\|\s*exports?\b', re.M)
 
 def cells(path): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type']=='code']
@@ -40,8 +40,10 @@ def misplaced(nbs):
     for p in nbs:
         where = p.relative_to(root)
         if p.parent.name not in WINGS: yield f'{where}: not in a wing ({", ".join(WINGS)}).'
-        elif not re.fullmatch(r'\d\d0_[a-z][a-z0-9_]*', p.stem): yield f'{where}: its name does not begin with a number by tens, as in 010_metrics.'
-        elif module_of(p)!=expected(p): yield f'{where}: exports {module_of(p)}; from this place it has to be {expected(p)}.'
+        elif not re.fullmatch(r'\d\d0_[a-z][a-z0-9_]*', p.stem):
+            yield f'{where}: its name does not begin with a number by tens, as in 010_metrics.'
+        elif module_of(p)!=expected(p):
+            yield f'{where}: exports {module_of(p)}; from this place it has to be {expected(p)}.'
 
 def wrong_imports(nbs):
     home = {module_of(p): p for p in nbs}
@@ -49,19 +51,18 @@ def wrong_imports(nbs):
         for source in filter(EXPORT.search, cells(p)):
             for module,names in imported(source):
                 if module==module_of(p): continue
-                if module not in home: yield f'{p.relative_to(root)}: imports portrait_nb.{module}, which no notebook exports.'
-                elif place(home[module])>=place(p): yield f'{p.relative_to(root)}: imports {module} from {home[module].relative_to(root)}, which comes later.'
+                where = p.relative_to(root)
+                if module not in home: yield f'{where}: imports portrait_nb.{module}, which no notebook exports.'
+                elif place(home[module])>=place(p):
+                    yield f'{where}: imports {module} from {home[module].relative_to(root)}, which comes later.'
 
 def private_imports(sources):
     for path,own,source in sources:
         for module,names in imported(source):
             private = [o for o in names if o.startswith('_')]
-            if private and module!=own: yield f"{path.relative_to(root)}: imports {', '.join(private)} of portrait_nb.{module}: make public what others need."
-
-def too_long(path, source):
-    for i,line in enumerate(source.splitlines(), 1):
-        one_string = len(line)<=160 and re.fullmatch(r"""\s*(raise \w+\(|assert .*, )?[frb]*(["'])((?!\2).)*\2[),:\]]*""", line)
-        if len(line)>120 and not one_string: yield f'{path.relative_to(root)}: {len(line)} characters in one line: {line.strip()[:60]} ...'
+            if private and module!=own:
+                names = ', '.join(private)
+                yield f'{path.relative_to(root)}: imports {names} of portrait_nb.{module}: make public what others need.'
 
 def main():
     pages = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -71,8 +72,6 @@ def main():
     if not faults: faults += wrong_imports(nbs)
     exported = [(p, module_of(p), s) for p in nbs for s in filter(EXPORT.search, cells(p))]
     faults += private_imports([*exported, *((p, None, p.read_text()) for p in scripts if p.parent.name=='results')])
-    for p in pages:
-        if p.parent.name in READABLE: faults += [o for s in cells(p) for o in too_long(p, s)]
     print(*faults, sep='\n')
     if faults: sys.exit(1)
     print('Every notebook is in its place, and imports what comes before it.')

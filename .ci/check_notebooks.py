@@ -1,4 +1,5 @@
-"Fail if a notebook is not clean or shows a path of the machine it ran on, the library is not what the notebooks export, or README.md is not what index.ipynb says."
+"""Fail if a notebook is not clean or shows a path of the machine it ran on, if the library is not what the notebooks
+export, or if README.md is not what index.ipynb says."""
 import filecmp, json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -8,15 +9,21 @@ from make_readme import readme
 
 def rebuilt(tmp):
     "A copy of the project in `tmp`, cleaned and exported anew"
-    for f in ('nbs', 'portrait_nb'): shutil.copytree(root/f, tmp/f, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    unwanted = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+    for f in ('nbs', 'portrait_nb'): shutil.copytree(root/f, tmp/f, symlinks=True, ignore=unwanted)
     for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', '_quarto.yml'): shutil.copy(root/f, tmp/f)
-    for cmd in ('nbdev_clean', 'nbdev_export'): subprocess.run([Path(sys.executable).parent/cmd], cwd=tmp, check=True, env={**os.environ, 'PYTHONPATH': str(tmp)})
+    for cmd in ('nbdev_clean', 'nbdev_export'):
+        program,env = Path(sys.executable).parent/cmd,{**os.environ, 'PYTHONPATH': str(tmp)}
+        subprocess.run([program], cwd=tmp, check=True, env=env)
     return tmp
 
 def differing(tmp):
-    files = [p.relative_to(root) for d,ext in (('nbs','ipynb'),('portrait_nb','py')) for p in sorted((root/d).rglob(f'*.{ext}')) if '.ipynb_checkpoints' not in p.parts]
+    "What is not the same in the project and in its rebuilt copy"
+    found = [p for d,ext in (('nbs','ipynb'),('portrait_nb','py')) for p in sorted((root/d).rglob(f'*.{ext}'))]
+    files = [p.relative_to(root) for p in found if '.ipynb_checkpoints' not in p.parts]
     new = [p.relative_to(tmp) for p in sorted((tmp/'portrait_nb').rglob('*.py'))]
-    return [f for f in dict.fromkeys(files+new) if not ((root/f).exists() and (tmp/f).exists() and filecmp.cmp(root/f, tmp/f, shallow=False))]
+    def same(f): return (root/f).exists() and (tmp/f).exists() and filecmp.cmp(root/f, tmp/f, shallow=False)
+    return [f for f in dict.fromkeys(files+new) if not same(f)]
 
 def with_paths():
     "Notebooks whose outputs name a folder of installed packages, as warnings do"

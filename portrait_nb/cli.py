@@ -66,7 +66,7 @@ def _split_counts(df): return ', '.join(f'{n:,} {k}' for k,n in df.split.value_c
 @says_why
 def portrait_synth(
     path:str,           # folder to draw into
-    preset:str='small', # tiny (300 images, 64x32), hats (1,200), small (12,000, 128x64), bench (40,000) or full (250,000)
+    preset:str='small', # tiny (300 images, 64x32), hats (1,200), small (12,000, 128x64), bench (40,000), full (250,000)
     seed:int=0,         # the same seed draws the same bytes
     workers:int=None    # processes; all cores if not given
 ):
@@ -513,7 +513,8 @@ def portrait_ablate(
     cameras:store_true=False # Market-1501's rule: the same person from the same camera (`source`) is no match
 ):
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
-    from portrait_nb.ablation import ROWS, SCALES, TABLE4, summary
+    from portrait_nb.ablation import ROWS, SCALES, TABLE4
+    from portrait_nb.results import summary
     chosen = list(TABLE4.rows) if rows is None else rows.split(',')
     try: numbers = [int(o) for o in str(seeds).split(',')]
     except ValueError:

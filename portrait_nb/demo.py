@@ -11,10 +11,11 @@ import torch
 from contextlib import contextmanager
 from pathlib import Path
 from fastai.basics import set_seed
-from .ablation import Scale, drawn_loaders
+from .ablation import drawn_loaders
 from .callbacks import BF16, SkipValidation, bf16_pays
 from .interpret import Interpreter, plot_interpretation
 from .learner import chance_scores, fss_learner, save_portrait_model, score_table
+from .rows import Scale
 from .runs import environment
 
 # %% ../nbs/use/140_demo.ipynb #e13bcfac

@@ -6,9 +6,10 @@ A row that is there is not run again: `python results/choices.py`
 import time
 import pandas as pd
 from pathlib import Path
-from portrait_nb.ablation import Scale, drawn_loaders
+from portrait_nb.ablation import drawn_loaders
 from portrait_nb.demo import DEMO, train_portraits
 from portrait_nb.model import PortraitNet
+from portrait_nb.rows import Scale
 from portrait_nb.runs import environment
 
 SEED,EPOCHS = 1,18

@@ -6,9 +6,11 @@ from dataclasses import replace
 from fastai.callback.core import Callback
 from filelock import FileLock
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import (OURS, ROWS, SCALES, TABLE4, TABLE5, Experiments, Row, Scale, grid, plot_rows, read_results, n_epochs, row_learner, run_key, same_data, summary)
+from portrait_nb.ablation import n_epochs, read_results, row_learner, run_key, same_data
 from portrait_nb.data import portrait_dls
 from portrait_nb.metrics import piq
+from portrait_nb.results import plot_rows, summary
+from portrait_nb.rows import ROWS, TABLE4, TABLE5, Experiments, Row, Scale, grid
 from portrait_nb.runs import RunError
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
@@ -238,3 +240,15 @@ def test_a_damaged_outcome_ends_in_a_sentence(portraits, tmp_path):
     file = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)/'outcome.pt'
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(RunError, match='is not a checkpoint, or was damaged'): TABLE4.run(dls, SHORT, ['fss'], **run)
+
+def test_accuracy_and_the_majority_guess_stand_in_every_line(portraits, tmp_path):
+    "Counted by hand from what the run has kept"
+    dls, run = loaders(portraits), where(tmp_path)
+    line = TABLE4.run(dls, SHORT, ['fss'], **run).iloc[0]
+    predicted = ablation.run_predictions(dls, TABLE4['fss'], SHORT, 0, run['out'])[0]['said']
+    for name in ('gender', 'age', 'body'):
+        actual = pd.concat([pd.Series(o.dataset.labels[name].numpy()) for o in (dls.query, dls.gallery)]).to_numpy()
+        known, common = actual != -1, pd.Series(dls.train.dataset.labels[name].numpy()).loc[lambda o: o != -1].mode()[0]
+        assert line[f'{name}_accuracy'] == pytest.approx((predicted[name].numpy() == actual)[known].mean(), abs=1e-5)
+        assert line[f'{name}_majority'] == pytest.approx((actual == common)[known].mean(), abs=1e-5)
+    assert {f'{t.name}_{o}' for t in PORTRAIT.attributes for o in ('accuracy', 'majority')} <= set(line.index)
