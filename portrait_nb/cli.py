@@ -525,5 +525,6 @@ def portrait_ablate(
     data = annotations or f'drawn portraits, preset {preset} (synthetic)'
     found = ROWS.run(dls, preset, chosen, numbers, out, results or f'{out}/{preset}.csv', data, cameras)
     for score in ('PIQ','mAP'):
-        if score in found and found[score].notna().any():
-            print(f'\n{score}\n{summary(found, score, chosen).round(3).to_string()}')
+        if score not in found or found[score].isna().all(): continue
+        table = summary(found, score, chosen).dropna(axis=1, how='all') # one seed has no deviation
+        print(f'\n{score}\n{table.round(3).to_string()}')
