@@ -1,7 +1,7 @@
-"""What each setting of the demo is worth: one changed at a time, on the drawn portraits of seed 1 (the demo's own are of seed 0).
+"""What each setting of the demo is worth: one changed at a time, on the drawn portraits of seed 1.
 
-Its softmax classifiers have no bias, as when these rows were trained. choices.csv has one row per run, with its circumstances.
-A row that is there is not run again: `python results/choices.py`
+The demo's own portraits are of seed 0. The softmax classifiers have no bias, as when these rows were trained.
+`python results/choices.py` writes choices.csv, one row per run with its circumstances, and runs no row that is there.
 """
 import time
 import pandas as pd
