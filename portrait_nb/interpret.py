@@ -25,7 +25,7 @@ from .model import PortraitNet, weights_digest
 from .pictures import PICTURES, PictureError, open_picture, walk_pictures
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
 from .tasks import Tasks
-from .words import NONE, label_words, word
+from .words import NONE, NONE_OF_THESE, label_words, word
 
 # %% ../nbs/use/010_interpret.ipynb #c455e6ed
 def decode_logits(logits, # (n_labels,) of one portrait
@@ -53,7 +53,7 @@ class Portrait:
         probability,labels = self.probabilities[task],self.labels[task]
         if labels==[]:
             likeliest = max(probability, key=probability.get)
-            return f'none of these ({likeliest} {probability[likeliest]:.0%})'
+            return f'{NONE_OF_THESE} ({likeliest} {probability[likeliest]:.0%})'
         if not isinstance(labels, list): labels = [labels]
         labels = sorted(labels, key=probability.get, reverse=True)
         more = f' +{len(labels)-2}' if len(labels)>2 else ''
@@ -316,7 +316,7 @@ def _draw_bars(ax, portrait, actual):
         answer = set(answer) if isinstance(answer, list) else {answer}
         known = set() if truth==NONE else set(truth.split('|'))
         mark,colour = ('✓',RIGHT) if answer==known else ('✗',WRONG)
-        text = 'none of these' if truth==NONE else truth.replace('|', ' + ')
+        text = NONE_OF_THESE if truth==NONE else truth.replace('|', ' + ')
         ax.text(1.03, y, f'{mark} {text}', va='center', fontsize=8.5, color=colour)
     ax.set(yticks=range(n), yticklabels=[t.name for t in tasks], ylim=(n-.4,-.6))
     ax.set(xlim=(0,1.55), xticks=[0,.25,.5,.75,1], xlabel='probability')

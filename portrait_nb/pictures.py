@@ -12,11 +12,13 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from PIL import Image, UnidentifiedImageError
+from .errors import first_line, plural
 
 # %% ../nbs/data/030_pictures.ipynb #f8d469e5
 _AVIF = find_spec('PIL.AvifImagePlugin') is not None
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', *(['AVIF'] if _AVIF else []))
-PICTURES = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', *(['.avif'] if _AVIF else []))
+PICTURES = ('.jpg', '.jpeg', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm',
+            *(['.avif'] if _AVIF else []))
 
 def is_picture(name # a file's name or path; nothing is opened
               )->bool:
@@ -25,47 +27,55 @@ def is_picture(name # a file's name or path; nothing is opened
     return name.lower().endswith(PICTURES) and not name.startswith('.')
 
 # %% ../nbs/data/030_pictures.ipynb #7be733c8
-_BESIDE = ('.csv', '.json', '.txt', '.md', '.html', '.pdf', '.mat', '.npz', '.safetensors', '.db', '.ini', '.zip') # what usually lies beside pictures
+# what usually lies beside pictures
+_BESIDE = ('.csv', '.json', '.txt', '.md', '.html', '.pdf', '.mat', '.npz', '.safetensors', '.db', '.ini', '.zip')
 
 def _is_below(path, root):
     "Does the walk of `root` come to `path` by itself? (both without links)"
     steps = os.path.relpath(path, root).split(os.sep)
     return steps==['.'] or not any(o.startswith('.') for o in steps)
 
-def _shown(root):
+def _folders(root):
     "`(folder, names)` of every folder below `root`, each once, without what is hidden"
-    def refused(e): warnings.warn(f"'{e.filename}' cannot be opened ({e.strerror}), so the pictures in it are left out.", stacklevel=5)
+    def refused(e):
+        sentence = f"'{e.filename}' cannot be opened ({e.strerror}), so the pictures in it are left out."
+        warnings.warn(sentence, stacklevel=5)
     root_itself,visited = os.path.realpath(root),set()
     for folder,inner,names in os.walk(root, followlinks=True, onerror=refused):
-        kept = []
+        enter = []
         for name in sorted(o for o in inner if not o.startswith('.')):
             path = os.path.join(folder, name)
             itself = os.path.realpath(path)
-            if itself in visited or os.path.islink(path) and _is_below(itself, root_itself): continue
+            if itself in visited: continue
+            if os.path.islink(path) and _is_below(itself, root_itself): continue
             visited.add(itself)
-            kept.append(name)
-        inner[:] = kept
+            enter.append(name)
+        inner[:] = enter
         yield folder,[o for o in names if not o.startswith('.')]
 
 def walk_pictures(root # a folder
                  )->list: # paths below `root`, with `/` between folders, sorted
     "The pictures in a folder and all folders below it; nothing is opened and what is hidden is passed by"
-    if not os.path.isdir(root): raise FileNotFoundError(f"'{root}' is not a folder; name the one that holds the pictures.")
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"'{root}' is not a folder; name the one that holds the pictures.")
     found,others = [],Counter()
-    for folder,names in _shown(root):
+    for folder,names in _folders(root):
         below = Path(folder).relative_to(root)
         found += [(below/o).as_posix() for o in names if is_picture(o)]
         endings = [os.path.splitext(o)[1].lower() for o in names if not is_picture(o)]
         others.update(o for o in endings if o not in _BESIDE)
     if others:
-        most = ', '.join(f"{n:,} {o or 'without an ending'}" for o,n in others.most_common(3)) + (' ...' if len(others)>3 else '')
         n = others.total()
-        warnings.warn(f"Below '{root}', {n:,} file{'' if n==1 else 's'} {'is' if n==1 else 'are'} not looked at for the ending: {most}. Pictures end in {' '.join(PICTURES)}.", stacklevel=2)
+        most = ', '.join(f"{k:,} {o or 'without an ending'}" for o,k in others.most_common(3))
+        if len(others)>3: most += ' ...'
+        warnings.warn(f"Below '{root}', {plural(n, 'file')} {'is' if n==1 else 'are'} not looked at for the ending: "
+                      f"{most}. Pictures end in {' '.join(PICTURES)}.", stacklevel=2)
     return sorted(found)
 
 # %% ../nbs/data/030_pictures.ipynb #852a858a
-_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-          6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}
 
 def _upright(img):
     "`img` as it is meant to be held; a note that cannot be read is no note"
@@ -111,16 +121,17 @@ def _fault(e, image):
     if isinstance(e, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"claims more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels (a decompression bomb?)"
     if isinstance(e, UnidentifiedImageError): return f"is not a picture: none of {', '.join(FORMATS)}{_begins(image)}"
-    said = getattr(e, 'strerror', None) or str(e) or type(e).__name__
-    return f"cannot be decoded: {said.splitlines()[0]}"
+    reason = getattr(e, 'strerror', None) or first_line(e)
+    return f"cannot be decoded: {reason}"
 
 def _begins(image):
     "The first bytes of a file, which often tell what it is"
     if not isinstance(image, (str, os.PathLike)): return ''
     with open(image, 'rb') as f: first = f.read(12)
-    heic = '; it is the HEIC of a telephone, save it as JPEG' if first[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1') else ''
-    return f', it begins with {first}{heic}'
+    is_heic = first[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1')
+    return f', it begins with {first}' + ('; it is the HEIC of a telephone, save it as JPEG' if is_heic else '')
 
+# %% ../nbs/data/030_pictures.ipynb #54a7a1f3
 def _check_pixels(img):
     "Refuse what would fill the memory"
     most = Image.MAX_IMAGE_PIXELS
@@ -130,23 +141,29 @@ def _decoded(image, size):
     "A path, PIL image or array as a PIL image of a kind of its own"
     if isinstance(image, Image.Image): return _rgb(image)
     if isinstance(image, np.ndarray):
-        if image.dtype!=np.uint8 or image.ndim not in (2,3) or image.shape[2:] not in ((),(2,),(3,),(4,)): raise ValueError(f"an array must be (H, W, 3) of uint8, this one is {image.shape} of {image.dtype}")
+        fits = image.ndim in (2,3) and image.shape[2:] in ((),(2,),(3,),(4,))
+        if image.dtype!=np.uint8 or not fits:
+            raise ValueError(f"an array must be (H, W, 3) of uint8, this one is {image.shape} of {image.dtype}")
         return _rgb(Image.fromarray(np.ascontiguousarray(image)))
-    if not isinstance(image, (str, os.PathLike)): raise ValueError("a picture is a path, a PIL image or a (H, W, 3) array of uint8")
+    if not isinstance(image, (str, os.PathLike)):
+        raise ValueError("a picture is a path, a PIL image or a (H, W, 3) array of uint8")
     with Image.open(image, formats=FORMATS) as img:
         _check_pixels(img)
         if size is not None: img.draft(None, (max(size), max(size)))
         return _rgb(img)
 
 def open_picture(image,      # a path, a PIL image or a (H, W, 3) uint8 array
-                 size=None   # (height, width) in pixels that are enough; a JPEG is then decoded no larger than needed; None: in full
+                 size=None   # (height, width) in pixels that are enough: a JPEG is decoded no larger; None: in full
                 )->Image.Image: # upright, 8-bit RGB, of its own size
     "The picture as everybody here sees it"
     try: return _decoded(image, size)
     except Exception as e:
         fault = _fault(e, image)
-        name = image if isinstance(image, (str, os.PathLike)) else getattr(image, 'filename', '') or f'this {type(image).__name__}'
-        raise PictureError(f"{name}: the picture cannot be read ({fault.removeprefix('cannot be decoded: ')}).", fault) from None
+        name = image
+        if not isinstance(image, (str, os.PathLike)):
+            name = getattr(image, 'filename', '') or f'this {type(image).__name__}'
+        reason = fault.removeprefix('cannot be decoded: ')
+        raise PictureError(f"{name}: the picture cannot be read ({reason}).", fault) from None
 
 # %% ../nbs/data/030_pictures.ipynb #930c377b
 _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}

@@ -9,6 +9,7 @@ __all__ = ['ASPECT_COLOURS', 'OTHER_COLOURS', 'RIGHT', 'WRONG', 'INK', 'STYLE', 
 # %% ../nbs/data/040_style.ipynb #dc197e69
 import io
 import numpy as np
+import pandas as pd
 import matplotlib.pyplot as plt
 from contextlib import contextmanager
 from IPython.display import Image as _Shown
@@ -25,16 +26,27 @@ def aspect_colour(aspect:str, # 'appearance', 'posture', 'emotion', or an aspect
                  )->str:      # a hex colour
     "The colour of `aspect`: fixed for the paper's three, the next spare one for any other"
     if aspect in ASPECT_COLOURS: return ASPECT_COLOURS[aspect]
-    return OTHER_COLOURS[list(others).index(aspect)%len(OTHER_COLOURS)] if aspect in others else OTHER_COLOURS[-1]
+    if aspect not in others: return OTHER_COLOURS[-1]
+    return OTHER_COLOURS[list(others).index(aspect)%len(OTHER_COLOURS)]
+
+# %% ../nbs/data/040_style.ipynb #881ecdb9
+pd.options.display.max_colwidth = None # a sentence in a table is read to its end
+pd.options.display.max_columns = 20 # in a terminal too: wrap a wide table, and don't leave its middle out
 
 # %% ../nbs/data/040_style.ipynb #02d9c095
-STYLE = {'figure.dpi': 90, 'savefig.dpi': 90, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#999999',
-         'axes.labelcolor': INK, 'text.color': INK, 'xtick.color': '#555555', 'ytick.color': '#555555', 'axes.titlesize': 10,
-         'axes.titlelocation': 'left', 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8, 'legend.frameon': False,
-         'legend.fontsize': 8, 'font.size': 9, 'axes.grid': True, 'grid.color': '#eeeeee', 'axes.axisbelow': True, 'figure.constrained_layout.use': True}
+STYLE = {'figure.dpi': 90, 'savefig.dpi': 90, 'figure.constrained_layout.use': True, 'font.size': 9, 'text.color': INK,
+         'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#999999', 'axes.labelcolor': INK,
+         'axes.titlesize': 10, 'axes.titlelocation': 'left', 'axes.labelsize': 9,
+         'xtick.color': '#555555', 'ytick.color': '#555555', 'xtick.labelsize': 8, 'ytick.labelsize': 8,
+         'axes.grid': True, 'grid.color': '#eeeeee', 'axes.axisbelow': True,
+         'legend.frameon': False, 'legend.fontsize': 8}
 
 @contextmanager
-def chart(rows=1, cols=1, figsize=(7,3), caption='', **kwargs):
+def chart(rows:int=1,             # rows of panels
+          cols:int=1,             # columns of panels
+          figsize=(7,3),          # (width, height) in inches
+          caption:str='',         # a line below
+          **kwargs):              # for `plt.subplots`
     "A styled figure: `with chart() as (fig, axs): ...` draws, captions and shows it"
     with plt.rc_context(STYLE):
         fig,axs = plt.subplots(rows, cols, figsize=figsize, **kwargs)
@@ -69,13 +81,17 @@ def contact_sheet(images,            # files, PIL images or (H, W, 3) uint8 arra
     "Lay `images` out in a grid"
     images = [open_picture(o, size[::-1]).resize(size, Image.Resampling.LANCZOS) for o in images]
     if not images: raise ValueError('contact_sheet needs at least one image')
-    cols,text_h = min(cols, len(images)), 0 if titles is None else 12*max(str(t).count('\n')+1 for t in titles)
-    rows,(w,h) = -(-len(images)//cols), size
+    cols = min(cols, len(images))
+    rows = -(-len(images)//cols)
+    text_h = 0 if titles is None else 12*max(str(t).count('\n')+1 for t in titles)
+    w,h = size
     sheet = Image.new('RGB', (cols*(w+pad)+pad, rows*(h+pad+text_h)+pad), background)
     draw = ImageDraw.Draw(sheet)
     for i,img in enumerate(images):
-        x,y = pad+(i%cols)*(w+pad), pad+(i//cols)*(h+pad+text_h)
-        sheet.paste(_framed(img, frames[i] if frames else None, max(2, w//24)), (x,y))
+        row,col = divmod(i, cols)
+        x,y = pad+col*(w+pad), pad+row*(h+pad+text_h)
+        framed = _framed(img, frames[i] if frames else None, max(2, w//24))
+        sheet.paste(framed, (x,y))
         if titles is not None: draw.multiline_text((x,y+h+1), str(titles[i]), fill=INK, font_size=9, spacing=2)
     return sheet
 

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['TABLE2', 'UNIDENTIFIED', 'TABLE3', 'HAT', 'PRESETS', 'PEOPLE', 'PHYSIQUE', 'HEIGHT_OF', 'MOST_OF_AN_EXTRA', 'TAKES',
-           'SHOTS', 'BLENDS', 'PLACES_OF_A_FILM', 'WIDTH', 'HEIGHT', 'SCALE', 'LYING', 'TOP', 'FOLLOW', 'USUAL',
-           'USUAL_ARMS', 'ODD', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'COLUMNS', 'HIDDEN', 'VERSION', 'CLAIM', 'TABLE',
-           'SCENES', 'Preset', 'head_size', 'long_tail', 'deal', 'deal_people', 'population', 'shot_table',
-           'image_table', 'View', 'camera', 'Shot', 'stage', 'seen', 'draw_shot', 'play', 'draw_portrait', 'annotated',
-           'make_portraits']
+           'SHOTS', 'BLENDS', 'PLACES_OF_A_FILM', 'SCALE', 'LYING', 'TOP', 'FOLLOW', 'USUAL', 'USUAL_ARMS', 'ODD',
+           'HAZE', 'FRAME', 'NOISE', 'MISSING', 'COLUMNS', 'HIDDEN', 'VERSION', 'CLAIM', 'TABLE', 'SCENES', 'Preset',
+           'head_size', 'long_tail', 'deal', 'deal_people', 'population', 'shot_table', 'image_table', 'View', 'camera',
+           'Shot', 'stage', 'seen', 'draw_shot', 'play', 'draw_portrait', 'annotated', 'make_portraits']
 
 # %% ../nbs/data/100_synth.ipynb #b14f5667
 import io, itertools, json, math, os, subprocess, sys
@@ -21,10 +20,14 @@ from pathlib import Path
 from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
 from .tasks import PORTRAIT, Task, largest_remainder
-from .draw.places import (skia, paint, mix, lit, radial, Light, BEDS, OUTDOORS, OCCLUDERS, random_place, random_light, random_seat, random_bed, random_occluder,
-                                draw_place, draw_seat, draw_bed, draw_occluder)
-from .draw.faces import random_hat
-from .draw.figures import random_person, random_outfit, random_pose, skeleton, draw_figure
+from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
+from .draw.rooms import PLACES, draw_place, random_light
+from .draw.streets import BEDS, random_place, random_seat, random_bed, random_occluder
+from .draw.streets import draw_seat, draw_bed, draw_occluder
+from .draw.hats import random_hat
+from .draw.bodies import random_person, random_pose, skeleton
+from .draw.clothes import random_outfit
+from .draw.things import draw_figure
 
 # %% ../nbs/data/100_synth.ipynb #28545c9d
 TABLE2 = dict(train=151_633, query=12_361, gallery=86_006) # images
@@ -193,7 +196,6 @@ def image_table(preset:str='small', # a name of `PRESETS`
     return df
 
 # %% ../nbs/data/100_synth.ipynb #b87205ca
-WIDTH,HEIGHT = 128,256 # of the frame in which everything is described
 SCALE = dict(whole=124., half=200., bust=280.) # points a metre
 LYING = dict(whole=88., half=150., bust=260.)  # the same for somebody who lies, and is longer than the picture is wide
 TOP = dict(half=30., bust=40.)                 # y of the crown of a person 1.72 m tall
@@ -285,7 +287,7 @@ def stage(row,     # a row of `image_table`, as a mapping
     place = replace(place, light=random_light(rng, place.kind))
     outfit,hat = random_outfit(rng, person), random_hat(rng) if rng.random()<.08 else None
     seat,bed = random_seat(rng, place.kind), random_bed(rng, place.kind)
-    if place.kind in OUTDOORS and bed in ('bed','sofa'): bed = 'towel'
+    if PLACES[place.kind].outdoors and bed in ('bed','sofa'): bed = 'towel'
     rng = _rng(seed, 6, row['shot'])
     pose = _pose(rng, row)
     joints = skeleton(person, pose)
@@ -300,7 +302,7 @@ def _inside(p, margin=0.): return margin<=p[0]<=WIDTH-margin and margin<=p[1]<=H
 def _hides(occluder, p):
     "Does any part of `occluder` cover the point?"
     x,y = WIDTH-p[0] if occluder.mirror else p[0], p[1]
-    for form,pts,_ in OCCLUDERS[occluder.kind](occluder):
+    for form,pts,_ in occluder.shapes():
         if form=='oval' and pts[0]<=x<=pts[2] and pts[1]<=y<=pts[3]: return True
         if form!='oval' and skia.Path.Polygon([skia.Point(*map(float,o)) for o in pts], True).contains(x, y): return True
     return False
@@ -358,7 +360,7 @@ NOISE = np.random.default_rng(250).normal(size=(512,512,1)).astype(np.float32) +
 def _grade(c, s):
     "The light of the place over everything, darker corners, and the night of a dark shot"
     l = s.place.light
-    tint = mix((1.,1.,1.), lit(Light(warmth=l.warmth, level=min(l.level,1.), contrast=1), (1.,1.,1.)), .5)
+    tint = mix((1.,1.,1.), Light(warmth=l.warmth, level=min(l.level,1.), contrast=1).on((1.,1.,1.)), .5)
     if s.spoilt=='dark': tint = tuple(o*k for o,k in zip(tint, (.52,.54,.62)))
     p = paint(tint); p.setBlendMode(skia.BlendMode.kMultiply); c.drawPaint(p)
     p = paint((1,1,1), shader=radial((64,112), 190., [(1.,1.,1.),(1.,1.,1.),(.66,.66,.70)], [0,.45,1.])); p.setBlendMode(skia.BlendMode.kMultiply); c.drawPaint(p)

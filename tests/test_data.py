@@ -95,7 +95,7 @@ def test_none_of_these_is_a_row_of_zeros():
 
 def test_many_identities_are_quick():
     names = [f'{i:06d}' for i in range(30_000)]
-    y = encode_labels(pd.Series(names[::-1]), Task('identity','appearance',names,identity=True))
+    y = encode_labels(pd.Series(names[::-1]), Task('identity','appearance',names,is_identity=True))
     assert y.tolist()==list(range(30_000))[::-1]
 
 # --- loaders

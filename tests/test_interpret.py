@@ -243,7 +243,7 @@ def test_the_figure_fits_what_is_answered(look, people, portraits, tmp_path, mon
     image = root/df.image[0]
     forty = Tasks([Task(f'Attribute_{i}', 'appearance', ('no', 'yes')) for i in range(40)])
     forty = Interpreter(PortraitNet(forty, 'test_resnet', pretrained=False, split='shared', size=(64, 32)))
-    who = Tasks([Task('identity', 'appearance', ['a', 'b'], identity=True)])
+    who = Tasks([Task('identity', 'appearance', ['a', 'b'], is_identity=True)])
     who = Interpreter(PortraitNet(who, 'test_resnet', pretrained=False, size=(64, 32)))
     eight = drawn(tmp_path, image, look.interpret(image), look.search(image, people), root)
     tall = drawn(tmp_path, image, forty.interpret(image), None, None)

@@ -434,7 +434,7 @@ def test_piq_for_any_tasks():
     assert piq(dict(a=.2, b=.4, c=.9), Tasks([Task('a','x',yes_no), Task('b','x',yes_no), Task('c','y',yes_no)]))==pytest.approx(.6)
     assert piq(dict(mAP=.2, rank1=.4), Tasks([Task('who','appearance',None)]))==pytest.approx(.3)
     assert piq(dict(mAP=.2, rank1=.4, mood=.9), Tasks([Task('who','appearance',None), Task('mood','emotion',yes_no)]))==pytest.approx(.6)
-    assert piq(dict(mAP=.2, rank1=.4, mood=.9), Tasks([Task('who','appearance',yes_no,identity=True), Task('mood','emotion',yes_no)]))==pytest.approx(.6)
+    assert piq(dict(mAP=.2, rank1=.4, mood=.9), Tasks([Task('who','appearance',yes_no,is_identity=True), Task('mood','emotion',yes_no)]))==pytest.approx(.6)
 
 @pytest.mark.parametrize('name', ['mAP', 'rank1', 'gender', 'arm', 'expression'])
 def test_piq_names_what_is_missing(name):

@@ -14,7 +14,8 @@ def photo(): return Image.fromarray(np.random.default_rng(0).integers(0, 256, (4
 
 # --- the door
 
-@pytest.mark.parametrize('mode', ['1','L','LA','La','P','PA','RGB','RGBA','RGBa','RGBX','CMYK','YCbCr','HSV','LAB','I','F','I;16','I;16B'])
+@pytest.mark.parametrize('mode', ['1','L','LA','La','P','PA','RGB','RGBA','RGBa','RGBX','CMYK','YCbCr','HSV','LAB',
+                                  'I','F','I;16','I;16B'])
 def test_every_mode_of_pillow(mode):
     img = open_picture(Image.new(mode, (9,5)))
     assert (img.mode, img.size)==('RGB', (9,5))
@@ -40,7 +41,8 @@ def test_a_broken_note_is_no_note(tmp_path, photo):
     photo.save(tmp_path/'a.png', exif=b'Exif\0\0no such thing')
     assert (pixels(tmp_path/'a.png')==np.asarray(photo)).all() and picture_fault(tmp_path/'a.png') is None
 
-@pytest.mark.parametrize('dtype,white', [('<u2',65535), ('>u2',65535), ('i4',65535), ('i4',255), ('f4',1), ('f4',255), ('f4',65535)])
+@pytest.mark.parametrize('dtype,white', [('<u2',65535), ('>u2',65535), ('i4',65535), ('i4',255), ('f4',1), ('f4',255),
+                                         ('f4',65535)])
 def test_every_depth(tmp_path, dtype, white):
     steps = np.linspace(0, 1, 256)[None].repeat(3, 0)
     Image.fromarray((steps*white).round(6).astype(dtype)).save(tmp_path/'a.tif')
@@ -56,7 +58,8 @@ def test_numbers_without_a_white(tmp_path, low, high):
 def test_avif_is_a_picture_for_everybody(tmp_path, photo):
     try: photo.save(tmp_path/'a.avif', quality=100)
     except OSError: pytest.skip('this Pillow writes no AVIF')
-    assert picture_fault(tmp_path/'a.avif') is None and open_picture(tmp_path/'a.avif').size==photo.size and walk_pictures(tmp_path)==['a.avif']
+    assert picture_fault(tmp_path/'a.avif') is None and open_picture(tmp_path/'a.avif').size==photo.size
+    assert walk_pictures(tmp_path)==['a.avif']
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 @pytest.mark.parametrize('kind', ['eps', 'jp2', 'ico', 'bomb', 'cut', 'empty', 'text'])
@@ -83,7 +86,10 @@ def test_errors_travel_between_processes(tmp_path):
     sent = pickle.loads(pickle.dumps(e.value))
     assert (type(sent), str(sent), sent.fault)==(PictureError, str(e.value), 'cannot be decoded: No such file or directory')
 
-@pytest.mark.parametrize('bad,match', [(b'x', 'this bytes'), (None, 'this NoneType'), (np.zeros((9,9,3)), r'\(9, 9, 3\) of float64'), (np.zeros((3,9,9), np.uint8), 'this ndarray'), (np.zeros((0,9,3), np.uint8), 'no pixels')])
+@pytest.mark.parametrize('bad,match', [(b'x', 'this bytes'), (None, 'this NoneType'),
+                                       (np.zeros((9,9,3)), r'\(9, 9, 3\) of float64'),
+                                       (np.zeros((3,9,9), np.uint8), 'this ndarray'),
+                                       (np.zeros((0,9,3), np.uint8), 'no pixels')])
 def test_what_is_no_picture(bad, match):
     with pytest.raises(PictureError, match=match): open_picture(bad)
 
@@ -95,7 +101,8 @@ def test_walk(tmp_path):
     assert walk_pictures(tmp_path)==walk_pictures(str(tmp_path))==['a/c.PNG', 'b.jpg']
     assert all(is_picture(o) for o in walk_pictures(tmp_path))
     (tmp_path/'x.heic').touch(); (tmp_path/'notes').touch(); (tmp_path/'y.HEIC').touch()
-    with pytest.warns(UserWarning, match="3 files are not looked at for the ending: 2 .heic, 1 without an ending.*jpg"): walk_pictures(tmp_path)
+    with pytest.warns(UserWarning, match="3 files are not looked at for the ending: 2 .heic, 1 without an ending.*jpg"):
+        walk_pictures(tmp_path)
 
 def test_walk_follows_links_once(tmp_path):
     disk,root = tmp_path/'disk',tmp_path/'root'

@@ -9,11 +9,14 @@ from portrait_nb.tasks import PORTRAIT, Task, Tasks, feature_plan, feature_split
 ID = Task('identity', 'appearance', None)
 
 
-def attrs(aspect, *sizes): return [Task(f'{aspect} {i}', aspect, [f'l{j}' for j in range(n)]) for i, n in enumerate(sizes)]
+def attrs(aspect, *sizes):
+    return [Task(f'{aspect} {i}', aspect, [f'l{j}' for j in range(n)]) for i, n in enumerate(sizes)]
 
 
-LISTS = dict(portrait=PORTRAIT, identity=Tasks([ID]), market=Tasks([ID, *attrs('appearance', 2, 4)]), celeba=Tasks(attrs('face', *[2]*40)),
-             no_identity=Tasks(attrs('appearance', 2, 5) + attrs('posture', 6)), identity_elsewhere=Tasks([Task('who', 'face', None), *attrs('body', 3, 3, 9)]))
+LISTS = dict(portrait=PORTRAIT, identity=Tasks([ID]), market=Tasks([ID, *attrs('appearance', 2, 4)]),
+             celeba=Tasks(attrs('face', *[2]*40)),
+             no_identity=Tasks(attrs('appearance', 2, 5) + attrs('posture', 6)),
+             identity_elsewhere=Tasks([Task('who', 'face', None), *attrs('body', 3, 3, 9)]))
 
 
 @pytest.mark.parametrize('tasks', LISTS.values(), ids=LISTS)
@@ -73,11 +76,14 @@ def test_the_papers_eight_are_split_as_piq_weighs_them(n):
 
 
 def test_an_aspect_of_few_labels_gets_few_dimensions():
-    def sizes(tasks, n=1000): return {a: sum(len(o) for o in feature_plan(tasks, n) if o.aspect == a) for a in tasks.aspects}
+    def sizes(tasks, n=1000):
+        return {a: sum(len(o) for o in feature_plan(tasks, n) if o.aspect == a) for a in tasks.aspects}
     assert sizes(Tasks(attrs('appearance', *[2]*38) + attrs('emotion', 2, 2))) == dict(appearance=905, emotion=95)
-    assert sizes(Tasks([ID, *attrs('appearance', *[2]*38), *attrs('emotion', 2, 2)])) == dict(appearance=950, emotion=50)
+    with_identity = Tasks([ID, *attrs('appearance', *[2]*38), *attrs('emotion', 2, 2)])
+    assert sizes(with_identity) == dict(appearance=950, emotion=50)
     assert sizes(Tasks(attrs('appearance', 2, 2) + attrs('emotion', *[2]*38))) == dict(appearance=95, emotion=905)
-    assert sizes(Tasks(attrs('appearance', 4) + attrs('emotion', 2))) == dict(appearance=500, emotion=500) # half is not few
+    # half is not few
+    assert sizes(Tasks(attrs('appearance', 4) + attrs('emotion', 2))) == dict(appearance=500, emotion=500)
     assert sizes(Tasks([ID, *attrs('emotion', 2)])) == dict(appearance=500, emotion=500)
 
 
@@ -98,17 +104,18 @@ def test_what_cannot_be_learnt_is_refused(make, words):
     with pytest.raises(ValueError, match=words): make()
 
 
-@pytest.mark.parametrize('name', ['epoch', 'train_loss', 'time', 'n', 'queries', 'people', 'similarity', 'mINP', 'plain_rank5'])
+@pytest.mark.parametrize('name', ['epoch', 'train_loss', 'time', 'n', 'queries', 'people', 'similarity', 'mINP',
+                                  'plain_rank5'])
 def test_names_that_our_tables_need_are_refused(name):
     with pytest.raises(ValueError, match='take another name'): Task(name, 'appearance', ['a', 'b'])
 
 
 class Counted(str):
     "A label that counts how often it is compared"
-    asked = 0
+    compared = 0
 
     def __eq__(self, other):
-        Counted.asked += 1
+        Counted.compared += 1
         return str.__eq__(self, other)
 
     __hash__ = str.__hash__
@@ -116,6 +123,6 @@ class Counted(str):
 
 def test_many_labels_are_checked_in_one_pass():
     labels = [Counted(i) for i in range(1000)]
-    Counted.asked = 0
-    assert Task('street', 'place', labels).n_labels == 1000 and Counted.asked < 10_000
+    Counted.compared = 0
+    assert Task('street', 'place', labels).n_labels == 1000 and Counted.compared < 10_000
     with pytest.raises(ValueError, match="'7' is listed twice"): Task('street', 'place', [*labels, '7'])
