@@ -12,11 +12,16 @@ def write_set(root, tasks=PORTRAIT, n=90, size=(32, 64), seed=0):
     "`n` noisy pictures, two frames a shot; half train, a tenth query, the rest gallery; returns the table"
     rng, rows = np.random.default_rng(seed), []
     for i in range(n):
-        split = 'train' if i < n//2 else 'query' if i < n*6//10 else 'gallery'
-        who = f"{'a' if split == 'train' else 'b'}{rng.integers(4)}" if split == 'query' or rng.random() < .7 else ''
-        row = dict(image=f'{split}/{i:03d}.png', split=split, identity=who, source='film', group=f'{split}{i//2}')
+        if i < n//2: split = 'train'
+        else: split = 'query' if i < n*6//10 else 'gallery'
+        identity = ''
+        if split == 'query' or rng.random() < .7: identity = f"{'a' if split == 'train' else 'b'}{rng.integers(4)}"
+        row = dict(image=f'{split}/{i:03d}.png', split=split, identity=identity, source='film', group=f'{split}{i//2}')
         for t in tasks.attributes:
-            row[t.name] = '' if rng.random() < .1 else '|'.join(rng.choice(t.labels, 2 if t.multilabel and rng.random() < .2 else 1, replace=False))
+            row[t.name] = ''
+            if rng.random() < .1: continue
+            n_labels = 2 if t.multilabel and rng.random() < .2 else 1
+            row[t.name] = '|'.join(rng.choice(t.labels, n_labels, replace=False))
         rows.append(row)
         (root/split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(root/row['image'])

@@ -1,4 +1,6 @@
-"The training benchmark and the page that reads it, where no GPU is needed: rows that fail, calls that end early, what is timed, and files that hold only a part."
+"""The training benchmark and the page that reads it, where no GPU is needed.
+
+Rows that fail, calls that end early, what is timed, and files that hold only a part."""
 import json, os, sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -71,12 +73,14 @@ def test_children_see_this_checkout_and_what_was_on_the_path(tmp_path, monkeypat
 
 # rows that fail
 
-@pytest.mark.parametrize('script, said', [('kill -9 $$', 'exit code -9'), ('echo half a line >&2; kill -11 $$', 'exit code -11'), ('exit 3', 'exit code 3'),
-                                          ('echo one >&2; echo "ValueError: two" >&2; exit 1', 'ValueError: two'), ('true', 'exit code 0')])
-def test_a_child_that_dies_leaves_a_line(child, script, said):
+@pytest.mark.parametrize('script, reason', [
+    ('kill -9 $$', 'exit code -9'), ('echo half a line >&2; kill -11 $$', 'exit code -11'), ('exit 3', 'exit code 3'),
+    ('echo one >&2; echo "ValueError: two" >&2; exit 1', 'ValueError: two'), ('true', 'exit code 0')])
+def test_a_child_that_dies_leaves_a_line(child, script, reason):
     child(script)
     [line] = bench.in_own_process('gpu', 'step resnet50 bf16', 30)
-    assert line == dict(device='gpu', row='step resnet50 bf16', method='', size='256x128', model='resnet50', variant='bf16', bs=128, note=f'failed: {said}')
+    assert line == dict(device='gpu', row='step resnet50 bf16', method='', size='256x128', model='resnet50',
+                        variant='bf16', bs=128, note=f'failed: {reason}')
 
 
 def test_the_bench_goes_on_after_a_death(child, tmp_path, monkeypatch):
@@ -84,17 +88,20 @@ def test_the_bench_goes_on_after_a_death(child, tmp_path, monkeypatch):
     file = tmp_path/'out'/'speed.csv'
     for script in ('kill -9 $$', 'exec sleep 30'):
         child(script)
-        bench.main(bench.parse(['gpu', 'step resnet50 fp32', 'step resnet50 tf32', '--results', str(file), '--limit', '1', '--again']))
+        steps = ['step resnet50 fp32', 'step resnet50 tf32']
+        bench.main(bench.parse(['gpu', *steps, '--results', str(file), '--limit', '1', '--again']))
         table = bench.read(file)
-        assert list(table.row) == ['step resnet50 fp32', 'step resnet50 tf32'] and (table.commit == '1878180').all()
+        assert list(table.row) == steps and (table.commit == '1878180').all()
         assert set(table.note) == {'failed: exit code -9' if 'kill' in script else 'not finished in 1 s'}
 
 
 def test_an_error_within_a_row_is_its_note(monkeypatch, capsys):
-    def broken(setup, device): raise RuntimeError("backend='inductor' raised:\nTritonError: too large\n\nSet TORCHDYNAMO_VERBOSE=1")
+    def broken(setup, device):
+        raise RuntimeError("backend='inductor' raised:\nTritonError: too large\n\nSet TORCHDYNAMO_VERBOSE=1")
     monkeypatch.setitem(bench.KINDS, 'ceilings', broken)
     [line] = bench.one('cpu', 'ceilings')
-    assert line['note'] == "failed: RuntimeError: backend='inductor' raised: TritonError: too large" and line['method'] == '' and line['torch']
+    assert line['note'] == "failed: RuntimeError: backend='inductor' raised: TritonError: too large"
+    assert line['method'] == '' and line['torch']
     assert 'in broken' in capsys.readouterr().err
 
 
@@ -105,7 +112,8 @@ def test_the_most_telling_rows_come_first():
     kinds = [o.split()[0] for o in names]
     assert names[:7] == [f'step hrnet_w32 {o}' for o in bench.LADDER]
     assert kinds[7:].index('learner') < kinds[7:].index('loader') < kinds[7:].index('epoch')
-    assert max(i for i, o in enumerate(names) if 'resnet50' not in o) < min(i for i, o in enumerate(names) if 'resnet50' in o)
+    last_of_others = max(i for i, o in enumerate(names) if 'resnet50' not in o)
+    assert last_of_others < min(i for i, o in enumerate(names) if 'resnet50' in o)
     assert set(bench.rows_of('cpu')) >= {'count hrnet_w32', 'loader 256x128', 'epoch resnet18 0 workers'}
 
 
@@ -114,7 +122,8 @@ def test_a_later_call_goes_on_with_the_same_file(called, tmp_path):
     steps = [f'step hrnet_w32 {o}' for o in bench.LADDER]
     assert called('step hrnet_w32', '--results', file) == steps
     table = bench.read(file)
-    assert list(table.row) == steps and set(table.commit) == {'1878180'} and set(table.threads) == {3} and set(table.hardware) == {'some GPU'}
+    assert list(table.row) == steps and set(table.commit) == {'1878180'}
+    assert set(table.threads) == {3} and set(table.hardware) == {'some GPU'}
     assert called('hrnet_w32 bf16', '--results', file) == []
     assert called('hrnet_w32 bf16', '--results', file, '--commit', 'abc') == ['step hrnet_w32 bf16']
     assert called('hrnet_w32 bf16', 'hrnet_w32 tf32', '--results', file, '--commit', 'abc') == ['step hrnet_w32 tf32']
@@ -176,7 +185,8 @@ def test_gradients_are_there_for_every_turn_of_both_adams(monkeypatch):
         return took({k: noted(k, f) for k, f in methods.items()}, device, 1, before)
     monkeypatch.setattr(bench, 'in_turns', in_turns)
     found = bench.optimiser(dict(TINY, variant='fused'), 'cpu')
-    assert set(found) == {'Adam of fastai', 'FusedAdam'} and counts[0] > 50 and counts[:2] == [counts[0]]*2 and counts[3] == counts[0]
+    assert set(found) == {'Adam of fastai', 'FusedAdam'} and counts[0] > 50
+    assert counts[:2] == [counts[0]]*2 and counts[3] == counts[0]
 
 
 def test_the_learners_ratio_counts_steps_and_not_what_fit_prepares(fake_clock, monkeypatch):
@@ -220,9 +230,15 @@ def test_rows_say_what_was_compiled(monkeypatch, broken):
     def backend(graph, inputs):
         if broken: raise RuntimeError('no such\nthing')
         return graph.forward
+    def interpreted(graph, inputs): return graph.forward
     plain, compiles = torch.compile, []
-    monkeypatch.setattr(torch, 'compile', lambda f, backend=lambda graph, inputs: graph.forward: plain(f, backend=backend))
-    monkeypatch.setattr('portrait_nb.callbacks.lookup_backend', lambda name: lambda *args: (compiles.append(name), backend(*args))[1])
+    def lookup(name):
+        def noted(*args):
+            compiles.append(name)
+            return backend(*args)
+        return noted
+    monkeypatch.setattr(torch, 'compile', lambda f, backend=interpreted: plain(f, backend=backend))
+    monkeypatch.setattr('portrait_nb.callbacks.lookup_backend', lookup)
     monkeypatch.setattr(bench, 'PAIRS', 3)
     found = bench.learner(dict(TINY, variant='compile_loss'), 'cpu')
     assert (found['bare']['graphs'], found['bare']['compiled']) == (3, 'whole')
@@ -240,53 +256,64 @@ def test_cudnn_is_left_as_a_training_leaves_it():
 
 def page(csv):
     "What nbs/tutorials/speed.ipynb shows of a GPU when it reads this file"
-    shown = []
-    cells = [''.join(o['source']) for o in json.loads((REPO/'nbs'/'tutorials'/'speed.ipynb').read_text())['cells'] if o['cell_type'] == 'code']
-    space = dict(display=shown.append, print=shown.append)
+    outputs = []
+    notebook = json.loads((REPO/'nbs'/'tutorials'/'speed.ipynb').read_text())
+    cells = [''.join(o['source']) for o in notebook['cells'] if o['cell_type'] == 'code']
+    space = dict(display=outputs.append, print=outputs.append)
     for part in ('import pandas', 'speed = pd.read_csv', 'counts = of(', 'def floor(', 'def gpu_table('):
         [cell] = [o for o in cells if part in o]
         exec(cell.replace("'../../results/training_speed.csv'", repr(str(csv))), space)
-    return shown
+    return outputs
 
 
 def gpu_lines():
     "Invented: a call that broke off early, and all that can go wrong"
-    step = lambda model, v, **more: dict(device='gpu', row=f'step {model} {v}', method='bare', model=model, variant=v, commit='1878180', hardware='some GPU', **more)
-    other = lambda row, **more: dict(device='gpu', row=row, commit='1878180', hardware='some GPU', **more)
-    return dict(steps=[step('hrnet_w32', 'fp32', images_per_second=100., ms=1280., peak_mb=9e4), step('hrnet_w32', 'bf16', images_per_second=300., ms=427.)],
-                failed=[step('hrnet_w32', 'compile', note='failed: exit code -9'), other('ceilings', note='failed: out of memory')],
-                cut=[step('resnet50', 'compile', images_per_second=900., ms=140., compiled='cut: a call')],
-                ceilings=[other('ceilings', method=k, tflop_per_second=v) for k, v in (('product float32', 50.), ('product tf32', 300.), ('product bfloat16', 700.))],
-                copy=[other('ceilings', method='copy', gbyte_per_second=4000.)],
-                learner=[other('learner hrnet_w32 fused', method='Learner', model='hrnet_w32', variant='fused', images_per_second=290., ratio=.97)],
-                optimiser=[other('optimiser hrnet_w32', method='FusedAdam', model='hrnet_w32', ms=1.5)],
-                epoch=[other('epoch hrnet_w32 8 workers', note='not finished in 300 s')])
+    def line(row, **more): return dict(device='gpu', row=row, commit='1878180', hardware='some GPU', **more)
+    def step(model, v, **more): return line(f'step {model} {v}', method='bare', model=model, variant=v, **more)
+    fastest = {'product float32': 50., 'product tf32': 300., 'product bfloat16': 700.}
+    return dict(
+        steps=[step('hrnet_w32', 'fp32', images_per_second=100., ms=1280., peak_mb=9e4),
+               step('hrnet_w32', 'bf16', images_per_second=300., ms=427.)],
+        failed=[step('hrnet_w32', 'compile', note='failed: exit code -9'),
+                line('ceilings', note='failed: out of memory')],
+        cut=[step('resnet50', 'compile', images_per_second=900., ms=140., compiled='cut: a call')],
+        ceilings=[line('ceilings', method=k, tflop_per_second=v) for k, v in fastest.items()],
+        copy=[line('ceilings', method='copy', gbyte_per_second=4000.)],
+        learner=[line('learner hrnet_w32 fused', method='Learner', model='hrnet_w32', variant='fused',
+                      images_per_second=290., ratio=.97)],
+        optimiser=[line('optimiser hrnet_w32', method='FusedAdam', model='hrnet_w32', ms=1.5)],
+        epoch=[line('epoch hrnet_w32 8 workers', note='not finished in 300 s')])
 
 
-def shown_of(tmp_path, *parts):
+def outputs_of(tmp_path, *parts):
     cpu = pd.read_csv(REPO/'results'/'training_speed.csv', dtype=dict(commit=str)).query("device=='cpu'")
     new = pd.DataFrame([o for part in parts for o in gpu_lines()[part]])
     pd.concat([cpu, new]).to_csv(tmp_path/'speed.csv', index=False)
     return page(tmp_path/'speed.csv')
 
 
-@pytest.mark.parametrize('parts', [['steps'], ['failed'], ['copy'], ['ceilings'], ['optimiser'], ['learner'], ['epoch'], ['steps', 'copy'], ['steps', 'epoch'], ['cut', 'learner'], [*gpu_lines()]], ids='-'.join)
+PARTS = [['steps'], ['failed'], ['copy'], ['ceilings'], ['optimiser'], ['learner'], ['epoch'],
+         ['steps', 'copy'], ['steps', 'epoch'], ['cut', 'learner'], [*gpu_lines()]]
+
+
+@pytest.mark.parametrize('parts', PARTS, ids='-'.join)
 def test_the_page_reads_any_part_of_the_file(tmp_path, parts):
-    assert not any(isinstance(o, str) for o in shown_of(tmp_path, *parts))
+    assert not any(isinstance(o, str) for o in outputs_of(tmp_path, *parts))
 
 
 def test_the_page_shows_floors_failures_and_cuts(tmp_path):
     asks = pd.read_csv(REPO/'results'/'training_speed.csv').query("row=='count hrnet_w32'").iloc[0]
-    hrnet, resnet, others = shown_of(tmp_path, 'steps', 'failed', 'cut', 'learner', 'epoch')
+    hrnet, resnet, others = outputs_of(tmp_path, 'steps', 'failed', 'cut', 'learner', 'epoch')
     assert hrnet.note['compile'] == 'failed: exit code -9' and not any('allows' in o for o in hrnet)
     assert resnet.compiled['compile'] == 'cut: a call' and set(others.note.dropna()) == {'failed: out of memory', 'not finished in 300 s'}
-    hrnet, = shown_of(tmp_path, 'steps', 'ceilings', 'copy')
-    assert hrnet['arithmetic allows'].to_dict() == {'fp32': round(50e3/asks.gflop_per_image), 'bf16': round(700e3/asks.gflop_per_image)}
+    hrnet, = outputs_of(tmp_path, 'steps', 'ceilings', 'copy')
+    allowed = {'fp32': round(50e3/asks.gflop_per_image), 'bf16': round(700e3/asks.gflop_per_image)}
+    assert hrnet['arithmetic allows'].to_dict() == allowed
     moved = {v: 2*asks.saved_mb_per_image*share+40*asks.million_weights/128 for v, share in (('fp32', 1), ('bf16', .5))}
     assert hrnet['memory allows'].to_dict() == {v: round(4e6/mb) for v, mb in moved.items()}
-    hrnet, = shown_of(tmp_path, 'steps', 'copy')
+    hrnet, = outputs_of(tmp_path, 'steps', 'copy')
     assert 'memory allows' in hrnet and 'arithmetic allows' not in hrnet
 
 
 def test_the_page_says_when_there_is_no_gpu(tmp_path):
-    assert shown_of(tmp_path) == ['The rows of a GPU have not been measured yet.']
+    assert outputs_of(tmp_path) == ['The rows of a GPU have not been measured yet.']
