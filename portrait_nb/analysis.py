@@ -13,6 +13,7 @@ from fastcore.basics import noop, patch
 from sklearn.metrics import classification_report
 from torch import Tensor
 from .data import PortraitLoader, denormalise, label_of
+from .errors import did_you_mean
 from .losses import PortraitLoss, is_labelled
 from .report import confusion, plot_confusion
 from .style import INK, RIGHT, WRONG, chart
@@ -21,7 +22,7 @@ from .tasks import Task, Tasks
 # %% ../nbs/training/020_analysis.ipynb #d2807bbb
 def portrait_losses(tasks:Tasks, # the sub-tasks
                     logits:dict, # {task: (N, n_labels)}
-                    labels:dict  # {task: (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown}
+                    labels:dict  # {task: (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, -1 unknown}
                    )->dict:      # {task: (N,)}, nan where there is no label
     "The classification loss of each portrait in each sub-task"
     losses = {}
@@ -34,37 +35,32 @@ def portrait_losses(tasks:Tasks, # the sub-tasks
 
 # %% ../nbs/training/020_analysis.ipynb #6ef83ed9
 def _text(label):
+    "A label, a list of labels or None, in words"
     if isinstance(label, list): return ' + '.join(label) or 'none of these'
     return '?' if label is None else label
 
-# %% ../nbs/training/020_analysis.ipynb #1fe57e59
+# %% ../nbs/training/020_analysis.ipynb #905f9ad2
 def _answers(tasks, predicted, actual, i):
     "`(right, text)` of every sub-task for portrait `i`; right is None where the truth is unknown"
     rows = []
     for t in tasks:
-        given = label_of(t, predicted[t.name][i])
+        answer = label_of(t, predicted[t.name][i])
         truth = label_of(t, actual[t.name][i]) if actual else None
-        right = None if truth is None else given==truth
-        mark = '' if right is None else '✓ ' if right else '✗ '
-        rows.append((right, f'{mark}{t.name}: {_text(given)}' + (f' ({_text(truth)})' if right is False else '')))
+        text = f'{t.name}: {_text(answer)}'
+        if truth is None: rows.append((None, text))
+        elif answer==truth: rows.append((True, f'✓ {text}'))
+        else: rows.append((False, f'✗ {text} ({_text(truth)})'))
     return rows
 
+# %% ../nbs/training/020_analysis.ipynb #d6fa2f39
 def _shortest(rows, max_lines):
-    "At most `max_lines` of `rows`, the wrong ones first"
+    "At most `max_lines` of `rows`, the wrong ones first, then the right ones"
     if len(rows)<=max_lines: return rows
-    kept = sorted(rows, key=lambda o: (o[0] is not False, o[0] is None))[:max_lines-1]
-    return kept + [(None, f'and {len(rows)-len(kept)} more')]
+    by_interest = sorted(rows, key=lambda o: (False,True,None).index(o[0]))
+    first = by_interest[:max_lines-1]
+    return first + [(None, f'and {len(rows)-len(first)} more')]
 
-def _draw_answers(ax, picture, rows, title):
-    ax.set_axis_off()
-    beside = ax.inset_axes([0,0,.3,1])
-    beside.imshow(picture.permute(1,2,0).numpy())
-    beside.set_axis_off()
-    lines = [(INK, title)] if title else []
-    lines += [(INK if right is None else RIGHT if right else WRONG, text) for right,text in rows]
-    for y,(colour,text) in enumerate(lines): ax.text(.34, 1-(y+.5)/max(8,len(lines)), text, color=colour, fontsize=7.5, va='center')
-
-# %% ../nbs/training/020_analysis.ipynb #0a621754
+# %% ../nbs/training/020_analysis.ipynb #3ad4efea
 def plot_answers(pictures:Tensor,  # (N, 3, H, W) uint8
                  tasks,            # the sub-tasks to show
                  predicted:dict,   # {task: (N,) numbers of labels, or (N, n_labels) of 0/1}
@@ -78,14 +74,26 @@ def plot_answers(pictures:Tensor,  # (N, 3, H, W) uint8
                 ):
     "Portraits with their answers: right in green, wrong in red with the truth in brackets"
     n = len(pictures)
-    cols = min(ncols or (cols if nrows is None else -(-n//nrows)), n)
+    if nrows is not None: cols = -(-n//nrows)
+    cols = min(ncols or cols, n)
     rows = -(-n//cols)
     with chart(rows, cols, figsize=figsize or (3*cols, 1.6*rows), caption=caption, squeeze=False) as (_,axs):
-        for ax in axs.flat[n:]: ax.set_axis_off()
+        for ax in axs.flat: ax.set_axis_off()
         for i,ax in zip(range(n), axs.flat):
             answers = _shortest(_answers(tasks, predicted, actual, i), max_lines)
             _draw_answers(ax, pictures[i].cpu(), answers, titles[i] if titles else '')
 
+def _draw_answers(ax, picture, answers, title):
+    beside = ax.inset_axes([0,0,.3,1])
+    beside.imshow(picture.permute(1,2,0).numpy())
+    beside.set_axis_off()
+    colours = {True: RIGHT, False: WRONG, None: INK}
+    lines = [(colours[right], text) for right,text in answers]
+    if title: lines.insert(0, (INK,title))
+    n = max(8, len(lines))
+    for i,(colour,text) in enumerate(lines): ax.text(.34, 1-(i+.5)/n, text, color=colour, fontsize=7.5, va='center')
+
+# %% ../nbs/training/020_analysis.ipynb #d9ebd49e
 @patch
 def show_results(self:PortraitLoader,
                  b,               # a batch of this loader
@@ -95,15 +103,16 @@ def show_results(self:PortraitLoader,
                 ):
     "Portraits of a batch with predictions and, where it is known, the truth"
     image,*labels = b
-    shown = [t for t in self.dataset.tasks.attributes or self.dataset.tasks if t.name in out]
-    plot_answers(denormalise(image[:max_n]), shown, out, labels[0] if labels else None, **kwargs)
+    tasks = self.dataset.tasks.attributes or self.dataset.tasks
+    tasks = [t for t in tasks if t.name in out]
+    plot_answers(denormalise(image[:max_n]), tasks, out, labels[0] if labels else None, **kwargs)
 
 # %% ../nbs/training/020_analysis.ipynb #d1ea82c2
 class PortraitInterpretation:
     "Where a model errs, sub-task by sub-task"
     def __init__(self,
                  dl:PortraitLoader, # in the order of its table
-                 logits:dict,       # {task: (N, n_labels)}, what a model said of its portraits
+                 logits:dict,       # {task: (N, n_labels)}, a model's answers to its portraits
                  targs:dict         # {task: labels}, as its dataset has them
                 ):
         loss = PortraitLoss(dl.dataset.tasks)
@@ -118,14 +127,16 @@ class PortraitInterpretation:
                      ds_idx:int=1,# 0: the train portraits, not augmented; 1: query and gallery
                      dl=None     # other portraits with labels, e.g. learn.dls.test_dl(df, with_labels=True)
                     ):
-        "What `learn` says of its validation portraits, or of `dl`"
+        "The answers of `learn` to its validation portraits, or to `dl`"
         dl = (learn.dls[ds_idx] if dl is None else dl).plain()
-        if dl.dataset.labels is None: raise ValueError("These portraits have no labels, so nothing can be wrong: use test_dl(df, with_labels=True).")
+        if dl.dataset.labels is None:
+            raise ValueError("These portraits have no labels, so nothing can be wrong: use test_dl(df, with_labels=True).")
         return cls(dl, *learn.get_preds(dl=dl, act=noop))
 
     def labelled(self, task=None)->list: # of `Task`s
         "The sub-tasks that some portrait has a label for, or the one called `task`"
-        if task is not None and task not in self.tasks: raise ValueError(f"There is no sub-task {task!r}; there are {', '.join(self.tasks.names)}.")
+        if task is not None and task not in self.tasks:
+            raise ValueError(f"There is no sub-task {task!r}; {did_you_mean(str(task), self.tasks.names)}")
         found = [t for t in self.tasks if task in (None,t.name) and is_labelled(self.targs[t.name]).any()]
         if not found: raise ValueError(f"None of these portraits has a label{f' for {task!r}' if task else ''}.")
         return found
@@ -147,6 +158,7 @@ def top_losses(self:PortraitInterpretation,
     rows = known[order]
     return (values, rows, self.dl.dataset.df.iloc[rows.tolist()]) if items else (values, rows)
 
+# %% ../nbs/training/020_analysis.ipynb #9c85f072
 @patch
 def show_results(self:PortraitInterpretation,
                  idxs,      # row numbers of portraits
@@ -155,9 +167,10 @@ def show_results(self:PortraitInterpretation,
                 ):
     "Portraits by their row numbers, with answers and truth"
     rows = torch.as_tensor(idxs).flatten().tolist()
-    at = {k: (self.decoded[k][rows], self.targs[k][rows]) for k in self.tasks.names}
     pictures = torch.stack([self.dl.dataset[i][0] for i in rows])
-    plot_answers(pictures, self.labelled(task), {k: o[0] for k,o in at.items()}, {k: o[1] for k,o in at.items()}, **kwargs)
+    answers = {k: self.decoded[k][rows] for k in self.tasks.names}
+    truths = {k: self.targs[k][rows] for k in self.tasks.names}
+    plot_answers(pictures, self.labelled(task), answers, truths, **kwargs)
 
 @patch
 def plot_top_losses(self:PortraitInterpretation,
@@ -170,11 +183,11 @@ def plot_top_losses(self:PortraitInterpretation,
     places = range(k) if isinstance(k, int) else k
     losses,rows = self.top_losses(max(places)+1, largest, task=task)
     places = [o for o in places if o<len(rows)]
-    titles = [f'loss {losses[o]:.2f}' + (f', sure to {self._surety(task, rows[o]):.0%}' if task else '') for o in places]
+    titles = [f'loss {losses[o]:.2f}' for o in places]
+    if task:
+        sure = self.preds[task][rows[places]].max(1).values.tolist()
+        titles = [f'{title}, sure to {p:.0%}' for title,p in zip(titles, sure)]
     self.show_results(rows[places], task, titles=titles, **kwargs)
-
-@patch
-def _surety(self:PortraitInterpretation, task, row): return self.preds[task][row].max().item()
 
 # %% ../nbs/training/020_analysis.ipynb #652931b5
 @patch
@@ -185,6 +198,7 @@ def confusion_matrix(self:PortraitInterpretation,
     t, = self.labelled(task)
     return confusion(self.decoded[task], self.targs[task], t.n_labels)
 
+# %% ../nbs/training/020_analysis.ipynb #6f41099b
 @patch
 def plot_confusion_matrix(self:PortraitInterpretation,
                           task:str=None,       # one sub-task; None: every attribute
@@ -199,33 +213,29 @@ def plot_confusion_matrix(self:PortraitInterpretation,
                           **kwargs             # of `plt.subplots`, e.g. dpi
                          ):
     "The confusion matrix of one sub-task, or of all"
-    shown = self.labelled(task)
-    if task is None: shown = [t for t in shown if not t.is_identity] or shown
-    cols = min(cols, len(shown))
-    rows = -(-len(shown)//cols)
-    with chart(rows, cols, figsize=figsize or (2.9*cols, 2.9*rows), caption=caption, squeeze=False, **kwargs) as (_,axs):
-        for ax in axs.flat[len(shown):]: ax.set_axis_off()
-        for t,ax in zip(shown, axs.flat):
+    tasks = self.labelled(task)
+    if task is None: tasks = [t for t in tasks if not t.is_identity] or tasks
+    cols = min(cols, len(tasks))
+    rows = -(-len(tasks)//cols)
+    figsize = figsize or (2.9*cols, 2.9*rows)
+    with chart(rows, cols, figsize=figsize, caption=caption, squeeze=False, **kwargs) as (_,axs):
+        for ax in axs.flat[len(tasks):]: ax.set_axis_off()
+        for t,ax in zip(tasks, axs.flat):
             plot_confusion(self.decoded[t.name], self.targs[t.name], t, ax=ax)
             if title is not None: ax.set_title(title)
             if cmap is not None: ax.images[0].set_cmap(cmap)
             _number(ax, self.confusion_matrix(t.name), normalize, norm_dec, plot_txt)
 
 def _number(ax, counts, normalize, norm_dec, plot_txt):
-    "Write into a drawn matrix what was asked for; shares of two places are there already"
-    if not normalize: told = counts
-    else: told = np.vectorize(lambda o: f'{o:.{norm_dec}f}'.lstrip('0'))(counts/np.maximum(counts.sum(1, keepdims=True), 1))
+    "Write counts, shares or nothing into a drawn matrix, which has shares of two places already"
     if normalize and norm_dec==2 and plot_txt: return
-    for text,o in zip(ax.texts, told.flat): text.set_text(o if plot_txt else '')
+    numbers = [str(o) for o in counts.flat]
+    if normalize:
+        shares = counts/np.maximum(counts.sum(1, keepdims=True), 1)
+        numbers = [f'{o:.{norm_dec}f}'.lstrip('0') for o in shares.flat]
+    for text,o in zip(ax.texts, numbers): text.set_text(o if plot_txt else '')
 
 # %% ../nbs/training/020_analysis.ipynb #7fd865a8
-def _mistakes(task, decoded, actual):
-    "(n_labels, n_labels) counts of labels that were missed (rows) and given wrongly (columns) by the same portraits"
-    if not task.multilabel: return confusion(decoded, actual, task.n_labels)*(1-np.eye(task.n_labels, dtype=int))
-    known = is_labelled(actual)
-    given,true = decoded[known].numpy()>0,actual[known].numpy()>0
-    return (true&~given).T.astype(int)@(given&~true).astype(int)
-
 @patch
 def most_confused(self:PortraitInterpretation,
                   min_val:int=1, # how often, at least
@@ -235,10 +245,19 @@ def most_confused(self:PortraitInterpretation,
     rows = []
     for t in self.labelled(task):
         counts = _mistakes(t, self.decoded[t.name], self.targs[t.name])
-        rows += [(t.name, t.labels[i], t.labels[j], int(counts[i,j])) for i,j in zip(*np.nonzero(counts>=max(1, min_val)))]
+        often = zip(*np.nonzero(counts>=max(1, min_val)))
+        rows += [(t.name, t.labels[i], t.labels[j], int(counts[i,j])) for i,j in often]
     rows.sort(key=lambda o: -o[-1])
     return [o[1:] for o in rows] if task else rows
 
+def _mistakes(task, decoded, actual):
+    "(n_labels, n_labels) counts of labels that were missed (rows) and given wrongly (columns) by the same portraits"
+    if not task.multilabel: return confusion(decoded, actual, task.n_labels)*(1-np.eye(task.n_labels, dtype=int))
+    known = is_labelled(actual)
+    given,true = decoded[known].numpy()>0,actual[known].numpy()>0
+    return (true&~given).T.astype(int)@(given&~true).astype(int)
+
+# %% ../nbs/training/020_analysis.ipynb #c717bda3
 @patch
 def print_classification_report(self:PortraitInterpretation,
                                 task:str=None # one sub-task; None: every attribute
@@ -246,5 +265,6 @@ def print_classification_report(self:PortraitInterpretation,
     "scikit-learn's report: precision, recall and F1 of every label"
     for t in self.labelled(task):
         known = is_labelled(self.targs[t.name])
-        truth,given = self.targs[t.name][known].long().numpy(),self.decoded[t.name][known].numpy()
-        print(t.name, classification_report(truth, given, labels=range(t.n_labels), target_names=t.labels, zero_division=0), sep='\n')
+        truth,answer = self.targs[t.name][known].long().numpy(),self.decoded[t.name][known].numpy()
+        names = dict(labels=range(t.n_labels), target_names=t.labels)
+        print(t.name, classification_report(truth, answer, **names, zero_division=0), sep='\n')

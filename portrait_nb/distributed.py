@@ -14,34 +14,45 @@ import torch.nn.functional as F
 from contextlib import ExitStack
 from fastai.basics import *
 from fastai.callback.progress import *
-from importlib.util import find_spec
 from timm.layers import convert_sync_batchnorm
 from torch.overrides import TorchFunctionMode
 from .callbacks import TidyCallback
 from .data import Augment, PortraitLoader
+from .errors import needs
 from .learner import PortraitLearner
 
 # %% ../nbs/training/040_distributed.ipynb #10728308
-if find_spec('accelerate') is None: raise ImportError("Training in several processes needs Hugging Face Accelerate: pip install -e '.[distributed]' in the clone, or pip install accelerate.")
+_ = needs('accelerate', 'distributed', 'Training in several processes')
 
 # %% ../nbs/training/040_distributed.ipynb #acdc9456
 from accelerate import DistributedDataParallelKwargs, PartialState
 from fastai.distributed import DistributedDL, DistributedTrainer
 
 # %% ../nbs/training/040_distributed.ipynb #5fd42a81
-def join_processes(device=None): # where batches will go; None: the GPU if there is one
-    "Meet the other processes, where torchrun or accelerate has started any; call it before `portrait_dls`, so that `cuda` means this process's own GPU"
-    if num_distrib()>1: PartialState(cpu=torch.device(default_device() if device is None else device).type=='cpu')
+def join_processes(device=None # where batches will go; None: the GPU if there is one
+                  ):
+    "Meet the other processes, where there are any; called before `portrait_dls`, it makes `cuda` this process's own GPU"
+    if num_distrib()<2: return
+    device = torch.device(default_device() if device is None else device)
+    PartialState(cpu=device.type=='cpu')
 
 # %% ../nbs/training/040_distributed.ipynb #947215bb
 class SharedDL(DistributedDL):
     "This process's share of every batch of a `PortraitLoader`"
     _default = 'dl'
     __iter__,sample = PortraitLoader.__iter__,PortraitLoader.sample
-    def __init__(self, dl:PortraitLoader, rank=None, world_size=None):
+    def __init__(self,
+                 dl:PortraitLoader, # of the whole batch
+                 rank=None,         # of this process; None: as torchrun says
+                 world_size=None    # how many processes; None: as torchrun says
+                ):
         super().__init__(dl, rank, world_size)
         n = self.world_size
-        if dl.shuffle and dl.bs%n: raise ValueError(f"A batch of {dl.bs} portraits cannot be shared evenly by {n} processes: take bs={max(1, dl.bs//n)*n}, or another multiple of {n}{'' if dl.drop_last or dl.bs<len(dl.dataset) else '; the train split holds no more than one batch'}.")
+        if dl.shuffle and dl.bs%n:
+            one_batch = not dl.drop_last and dl.bs>=len(dl.dataset)
+            why = '; the train split holds no more than one batch' if one_batch else ''
+            raise ValueError(f"A batch of {dl.bs} portraits cannot be shared evenly by {n} processes: "
+                             f"take bs={max(1, dl.bs//n)*n}, or another multiple of {n}{why}.")
         self.bs = math.ceil(dl.bs/n)
         if dl.sampler:
             dl.sampler.dealt = False
@@ -50,7 +61,8 @@ class SharedDL(DistributedDL):
     def __len__(self): return len(self.dl)
 
     def get_idxs(self):
-        batches = list(chunked(self._broadcast(list(self.dl.get_idxs()), 0), self.dl.bs, self.drop_last))
+        idxs = self._broadcast(list(self.dl.get_idxs()), 0)
+        batches = list(chunked(idxs, self.dl.bs, self.drop_last))
         self.sizes = [len(o) for o in batches]
         return [i for o in batches for i in self.share(o)]
 
@@ -80,12 +92,15 @@ def after_batch(self:SharedDL, b):
     return self.dl.after_batch(b)
 
 @patch
-def whole(self:SharedDL, b): # tensors of rows, alone or in dicts, lists and tuples
-    "What all processes made of their shares of the batch, in its order"
+def whole(self:SharedDL,
+          b # tensors of rows, alone or in dicts, lists and tuples
+         ):
+    "All processes' results for their shares of the batch, in its order"
     return gather_rows(b, self.sizes[self.i])
 
 @patch
-def to_detach(self:SharedDL, b, cpu=True, gather=True): return to_detach(b, cpu, False) # the loss is that of the whole batch already
+def to_detach(self:SharedDL, b, cpu=True, gather=True):
+    return to_detach(b, cpu, False) # the loss is that of the whole batch already
 
 # %% ../nbs/training/040_distributed.ipynb #718296ac
 class _Gather(torch.autograd.Function):
@@ -98,7 +113,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return grad.chunk(num_distrib())[rank_distrib()]*num_distrib()
 
-# %% ../nbs/training/040_distributed.ipynb #68d92ec6
 def gather_rows(b,      # tensors of rows, as many on every process, alone or in dicts, lists and tuples
                 n=None  # rows that there really are; None: all
                ):       # the same, with the rows of all processes, those of process 0 first
@@ -106,11 +120,12 @@ def gather_rows(b,      # tensors of rows, as many on every process, alone or in
     rows,found = [],{}
     apply(lambda o: rows.append(o) if torch.is_tensor(o) else None, b)
     for dtype in dict.fromkeys(o.dtype for o in rows):
-        places,flat = zip(*((i, o.flatten(1) if o.ndim>1 else o[:,None]) for i,o in enumerate(rows) if o.dtype==dtype))
-        wide = _Gather.apply(torch.cat(flat, 1))[:n].split([o.shape[1] for o in flat], 1)
-        found.update((i, o.reshape(-1, *rows[i].shape[1:])) for i,o in zip(places, wide))
-    parts = iter([found[i] for i in range(len(rows))])
-    return apply(lambda o: next(parts) if torch.is_tensor(o) else o, b)
+        places = [i for i,o in enumerate(rows) if o.dtype==dtype]
+        flat = [rows[i].flatten(1) if rows[i].ndim>1 else rows[i][:,None] for i in places]
+        wide = _Gather.apply(torch.cat(flat, 1))[:n]
+        for i,o in zip(places, wide.split([o.shape[1] for o in flat], 1)): found[i] = o.reshape(-1, *rows[i].shape[1:])
+    gathered = iter([found[i] for i in range(len(rows))])
+    return apply(lambda o: next(gathered) if torch.is_tensor(o) else o, b)
 
 # %% ../nbs/training/040_distributed.ipynb #1b3373d3
 def sync_batch_norm(model):
@@ -130,21 +145,25 @@ class _Sum(torch.autograd.Function):
 
 class GlobalBatchNorm(TorchFunctionMode):
     "Within it, batch normalisation is over the batch of all processes, on any device"
-    def __torch_function__(self, func, types, args=(), kwargs=None): return (_global_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.batch_norm: func = _global_batch_norm
+        return func(*args, **(kwargs or {}))
 
 def _global_batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=.1, eps=1e-5):
     if not training: return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     dims,across = [i for i in range(x.ndim) if i!=1],[1,-1]+[1]*(x.ndim-2)
-    n,full = x.numel()//x.shape[1]*num_distrib(),x if x.dtype==torch.float64 else x.float()
+    n = x.numel()//x.shape[1]*num_distrib()
+    full = x if x.dtype==torch.float64 else x.float()
     m = _Sum.apply(full.sum(dims))/n
     centred = full-m.view(across)
     v = _Sum.apply(centred.square().sum(dims))/n
     with torch.no_grad():
-        for kept,now in ((mean,m), (var,v*n/(n-1))):
-            if kept is not None: kept.lerp_(now.to(kept.dtype), momentum)
+        for running,now in ((mean,m), (var,v*n/(n-1))):
+            if running is not None: running.lerp_(now.to(running.dtype), momentum)
     y = centred*(v+eps).rsqrt().view(across)
     if weight is not None: y = y*weight.view(across)
-    return (y if bias is None else y+bias.view(across)).to(x.dtype)
+    if bias is not None: y = y+bias.view(across)
+    return y.to(x.dtype)
 
 # %% ../nbs/training/040_distributed.ipynb #cb7e4e90
 class SharedTrainer(TidyCallback, DistributedTrainer):
@@ -155,18 +174,20 @@ class SharedTrainer(TidyCallback, DistributedTrainer):
                  gather:bool=True,  # features of all processes for the metric losses, with their gradients?
                  **kwargs           # of fastai's `DistributedTrainer`
                 ):
-        kept = [DistributedDataParallelKwargs(broadcast_buffers=False)] # equal on every process without it
-        super().__init__(sync_bn, **{'kwargs_handlers': kept, **kwargs})
+        handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)] # equal on every process without it
+        super().__init__(sync_bn, **{'kwargs_handlers': handlers, **kwargs})
         self.gather = gather
 
     def before_fit(self):
-        if hasattr(self.learn, 'lr_finder'): raise ValueError("lr_find goes back to where it began, which only one process would do: find the rate in one process, outside of distrib_ctx.")
+        if hasattr(self.learn, 'lr_finder'):
+            raise ValueError("lr_find goes back to where it began, which only one process would do: "
+                             "find the rate in one process, outside of distrib_ctx.")
         self.undo()
-        self.plain,on_cpu = self.model,self.dls.device.type=='cpu'
+        self.plain,on_cpu,rank = self.model,self.dls.device.type=='cpu',rank_distrib()
         if self.sync_bn and not on_cpu: sync_batch_norm(self.plain)
         self.parallel = self.accelerator.prepare(self.plain)
         if self.sync_bn and on_cpu: self.parallel.forward = _within(GlobalBatchNorm, self.parallel.forward)
-        if rank_distrib(): torch.manual_seed(torch.initial_seed()+rank_distrib())
+        if rank: torch.manual_seed(torch.initial_seed()+rank)
 
     def before_batch(self):
         if self.training: self.learn.model = self.parallel
@@ -193,7 +214,7 @@ class SharedTrainer(TidyCallback, DistributedTrainer):
 
 @torch.no_grad()
 def _share_buffers(model):
-    "Process 0's buffers for everybody, one broadcast a dtype"
+    "Process 0's buffers for everybody, one broadcast for each dtype"
     buffers = list(model.buffers())
     for dtype in dict.fromkeys(o.dtype for o in buffers):
         own = [o for o in buffers if o.dtype==dtype]
@@ -225,12 +246,16 @@ def distrib_ctx(self:PortraitLearner,
         yield self
         return
     _check_device(self.dls.device)
-    loaders,model,on_cpu = list(self.dls.loaders),self.model,self.dls.device.type=='cpu'
+    loaders,model = list(self.dls.loaders),self.model
+    trainer = SharedTrainer(sync_bn, gather, cpu=self.dls.device.type=='cpu', **kwargs)
     with ExitStack() as stack:
-        if rank_distrib(): [stack.enter_context(o) for o in (self.no_bar(),self.no_logging())]
-        stack.enter_context(self.added_cbs(SharedTrainer(sync_bn, gather, cpu=on_cpu, **kwargs)))
+        if rank_distrib():
+            stack.enter_context(self.no_bar())
+            stack.enter_context(self.no_logging())
+        stack.enter_context(self.added_cbs(trainer))
         try:
-            self.dls.loaders,self.loss_func.shares = [SharedDL(o) for o in loaders], 1 if gather else num_distrib()
+            self.dls.loaders = [SharedDL(o) for o in loaders]
+            self.loss_func.shares = 1 if gather else num_distrib()
             yield self
         finally: self.dls.loaders,self.model,self.loss_func.shares = loaders,model,1
 
@@ -238,4 +263,6 @@ def _check_device(device):
     "Meet the others; refuse loaders for another process's GPU"
     join_processes(device)
     own = PartialState().device
-    if device.type!='cpu' and device.index not in (None,own.index): raise ValueError(f"The loaders send their batches to {device}, and this process has {own}: call join_processes() before portrait_dls, and name no GPU by its number.")
+    if device.type!='cpu' and device.index not in (None,own.index):
+        raise ValueError(f"The loaders send their batches to {device}, and this process has {own}: "
+                         "call join_processes() before portrait_dls, and name no GPU by its number.")

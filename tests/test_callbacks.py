@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from portrait_nb.annotations import read_annotations
-from portrait_nb.callbacks import BF16, EMA, BatchAugment, Compile, FusedAdam, LossGuard, NonFiniteLoss, OnDevice, SkipValidation, Throughput
+from portrait_nb.callbacks import (BF16, EMA, BatchAugment, Compile, FusedAdam, LossGuard, NonFiniteLoss, OnDevice,
+                                   SkipValidation, Throughput)
 from portrait_nb.data import Augment, portrait_dls
 from portrait_nb.learner import fss_learner
 from portrait_nb.losses import PortraitLoss
@@ -31,7 +32,8 @@ def learner(cbs=(), model=None, bs=8, **kwargs):
     x = torch.randn(64, 4, generator=g)
     y = (x @ torch.tensor([1., -2, .5, 0]))[:, None]
     model = model or nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
-    return Learner(DataLoaders(DataLoader(TensorDataset(x, y), bs), DataLoader(TensorDataset(x[:16], y[:16]), bs)), model, loss_func=nn.MSELoss(), cbs=list(cbs), **kwargs)
+    return Learner(DataLoaders(DataLoader(TensorDataset(x, y), bs), DataLoader(TensorDataset(x[:16], y[:16]), bs)),
+                   model, loss_func=nn.MSELoss(), cbs=list(cbs), **kwargs)
 
 
 def fit(learn, n=2, lr=1e-2, **kwargs):
@@ -49,7 +51,8 @@ def nan_at(epoch, i):
 @pytest.mark.parametrize('place', [(0, 0), (0, 7), (1, 3)])
 def test_guard_names_and_saves_the_batch(tmp_path, late, place):
     with pytest.raises(NonFiniteLoss) as e: fit(learner([LossGuard(tmp_path, late=late), nan_at(*place)]))
-    assert f'epoch {place[0]}, batch {place[1]}: it has no parts' in str(e.value) and 'inputs of this batch are not finite' in str(e.value)
+    assert f'epoch {place[0]}, batch {place[1]}: it has no parts' in str(e.value)
+    assert 'inputs of this batch are not finite' in str(e.value)
     [file] = tmp_path.iterdir()
     saved = torch.load(file, weights_only=True)
     assert (saved['epoch'], saved['batch']) == place and saved['xb'][0].isnan().all() and saved['yb'][0].shape == (8, 1)
@@ -65,7 +68,8 @@ def test_guard_leaves_the_weights_that_gave_the_loss(tmp_path):
 
 def test_guard_says_when_the_batch_cannot_be_saved(tmp_path):
     (tmp_path/'file').write_text('mine')
-    with pytest.raises(NonFiniteLoss, match='could not be saved'): fit(learner([LossGuard(tmp_path/'file'), nan_at(0, 1)]))
+    with pytest.raises(NonFiniteLoss, match='could not be saved'):
+        fit(learner([LossGuard(tmp_path/'file'), nan_at(0, 1)]))
     assert (tmp_path/'file').read_text() == 'mine'
 
 
@@ -94,10 +98,12 @@ def test_ema_is_timms_over_the_same_steps(warmup):
             reference['avg'].update(self.model, reference['n'])
     learn = fit(learner([EMA(.8, warmup), Beside()]), 3)
     assert reference['n'] == 24
-    for a, b in zip(learn.model.state_dict().values(), reference['avg'].module.state_dict().values()): assert torch.equal(a, b)
+    for a, b in zip(learn.model.state_dict().values(), reference['avg'].module.state_dict().values()):
+        assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('cbs', [[], [SkipValidation()], [BF16()], [GradientAccumulation(16)], [GradientClip()]], ids=['plain', 'unvalidated', 'bf16', 'accumulated', 'clipped'])
+@pytest.mark.parametrize('cbs', [[], [SkipValidation()], [BF16()], [GradientAccumulation(16)], [GradientClip()]],
+                         ids=['plain', 'unvalidated', 'bf16', 'accumulated', 'clipped'])
 def test_ema_leaves_the_steps_alone(cbs):
     a, b = fit(learner(cbs)), fit(learner([EMA(), *cbs]))
     raw = b.ema.average.module.state_dict()
@@ -106,14 +112,16 @@ def test_ema_leaves_the_steps_alone(cbs):
 
 
 def test_ema_is_validated_with_and_out_of_the_way_elsewhere():
-    seen = []
+    passes = []
     class Look(Callback):
         order = 80
-        def after_pred(self): seen.append((self.training, self.ema.shown))
+        def after_pred(self): passes.append((self.training, self.ema.swapped))
     learn = fit(learner([EMA(.9), Look()]))
-    assert all(training != shown for training, shown in seen)
+    assert all(training != averaged for training, averaged in passes)
     w = learn.model.state_dict()['0.weight'].clone()
-    with learn.no_bar(): learn.validate(); learn.lr_find(stop_div=False, num_it=4, show_plot=False) if hasattr(learn, 'lr_find') else None
+    with learn.no_bar():
+        learn.validate()
+        learn.lr_find(stop_div=False, num_it=4, show_plot=False) if hasattr(learn, 'lr_find') else None
     assert torch.equal(w, learn.model.state_dict()['0.weight'])
 
 
@@ -128,7 +136,8 @@ def test_ema_goes_on_from_its_state():
     state = learn.ema.state_dict()
     other = learner([EMA(.9)])
     other.ema.load_state_dict(state)
-    assert other.ema.steps == 16 and torch.equal(other.ema.average.module.state_dict()['0.weight'], state['average']['0.weight'])
+    assert other.ema.steps == 16
+    assert torch.equal(other.ema.average.module.state_dict()['0.weight'], state['average']['0.weight'])
     other.ema.load_state_dict({})
     assert other.ema.steps == 16
 
@@ -180,7 +189,8 @@ class Marked(TorchDispatchMode):
         lists = [o for o in args if isinstance(o, (list, tuple))]
         by_mask = any(torch.is_tensor(i) and i.dtype == torch.bool for o in lists for i in o)
         shape = torch.Tag.dynamic_output_shape in f.tags
-        if torch.Tag.data_dependent_output in f.tags or (by_mask if 'index' in str(f) else shape): self.found.append(str(f))
+        if torch.Tag.data_dependent_output in f.tags or (by_mask if 'index' in str(f) else shape):
+            self.found.append(str(f))
         return f(*args, **(kwargs or {}))
 
 
@@ -198,7 +208,8 @@ def host_reads():
     with Marked(found), Named(found): yield found
 
 
-@pytest.mark.parametrize('read', [lambda x: x.item(), lambda x: x.tolist(), lambda x: bool(x), lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: f'{x:.2f}', lambda x: torch.equal(x, x)])
+@pytest.mark.parametrize('read', [lambda x: x.item(), lambda x: x.tolist(), lambda x: bool(x), lambda x: x[x > 0],
+                                  lambda x: x.nonzero(), lambda x: f'{x:.2f}', lambda x: torch.equal(x, x)])
 def test_host_reads_are_seen(read):
     with host_reads() as found: read(torch.tensor(1.))
     assert found
@@ -213,12 +224,12 @@ def portraits(tmp_path_factory):
 
 def reads_in(learn, n):
     "Host reads of the last n-2 steps: forward, losses, backward, optimiser and callbacks, not the loader, whose random numbers are the host's"
-    kept = []
+    watches = []
     class Count(Callback):
         order = -100
         def before_batch(self):
             self.watch = host_reads()
-            kept.append(self.watch.__enter__())
+            watches.append(self.watch.__enter__())
         def after_batch(self): self.watch.__exit__(None, None, None)
     class End(Callback):
         order = 1000
@@ -226,7 +237,7 @@ def reads_in(learn, n):
             if self.iter == n: raise CancelTrainException
     learn.add_cbs([Count(), End(), SkipValidation()])
     with learn.no_bar(), learn.no_logging(): learn.fit_paper(1)
-    return [o for found in kept[2:] for o in found]
+    return [o for found in watches[2:] for o in found]
 
 
 @pytest.mark.parametrize('metric_loss,weighting', [('br', 'uncertainty'), ('triplet', 'average')])
@@ -234,7 +245,8 @@ def reads_in(learn, n):
 def test_a_portrait_step_reads_nothing(portraits, metric_loss, weighting, cbs):
     df, root = portraits
     dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, seed=0, device='cpu', num_workers=0)
-    learn = fss_learner(dls, 'test_resnet', pretrained=False, metric_loss=metric_loss, weighting=weighting, cbs=[o() for o in cbs])
+    learn = fss_learner(dls, 'test_resnet', pretrained=False, metric_loss=metric_loss, weighting=weighting,
+                        cbs=[o() for o in cbs])
     assert reads_in(learn, 5) == []
     learn.remove_cb(OnDevice)
     learn.add_cb(Callback(after_loss=lambda cb: cb.loss.item()))
@@ -246,7 +258,9 @@ def test_a_batch_reaches_its_device_without_a_number_to_be_read(portraits):
     df, root = portraits
     dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=16, seed=0, device='meta')
     for x, y in dls.train:
-        assert x.device.type == 'meta' and x.shape == (16, 3, 64, 32) and all(o.device.type == 'meta' for o in y.values())
+        assert x.device.type == 'meta'
+        assert x.shape == (16, 3, 64, 32)
+        assert all(o.device.type == 'meta' for o in y.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -260,7 +274,8 @@ def test_no_step_waits_for_the_gpu(portraits, cbs):
         def after_batch(self):
             if self.iter == 2: torch.cuda.set_sync_debug_mode('error')
             if self.iter == 6: torch.cuda.set_sync_debug_mode('default'); raise CancelTrainException
-    learn = fss_learner(dls, 'test_resnet', pretrained=False, cbs=[Alarm(), SkipValidation(), LossGuard(), *(o() for o in cbs)])
+    learn = fss_learner(dls, 'test_resnet', pretrained=False,
+                        cbs=[Alarm(), SkipValidation(), LossGuard(), *(o() for o in cbs)])
     try:
         with learn.no_bar(), learn.no_logging(): learn.fit_paper(1)
     finally: torch.cuda.set_sync_debug_mode('default')
@@ -269,7 +284,7 @@ def test_no_step_waits_for_the_gpu(portraits, cbs):
 
 # compile
 
-def said(f, *args):
+def warned_by(f, *args):
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')
         out = f(*args)
@@ -279,7 +294,7 @@ def said(f, *args):
 @pytest.mark.parametrize('more', [[], [BF16], [EMA], [BF16, EMA]], ids=['alone', 'bf16', 'ema', 'both'])
 def test_compiled_trains_as_plain(more):
     plain = fit(learner([o() for o in more]))
-    compiled, warned = said(lambda: fit(learner([Compile('aot_eager'), *(o() for o in more)])))
+    compiled, warned = warned_by(lambda: fit(learner([Compile('aot_eager'), *(o() for o in more)])))
     assert not warned and compiled.compile.graphs == 1
     tol = dict(rtol=.05, atol=5e-3) if BF16 in more else dict(rtol=1e-4, atol=1e-6)
     for (ka, a), (kb, b) in zip(plain.model.state_dict().items(), compiled.model.state_dict().items()):
@@ -303,20 +318,21 @@ def test_the_last_smaller_batch_is_compiled_once_more():
 def test_a_backend_that_fails_is_told_once_and_changes_nothing():
     plain = fit(learner(bs=10))
     def broken(graph, inputs): raise RuntimeError('no such thing\nsecond line')
-    learn, warned = said(lambda: fit(learner([Compile(broken)], bs=10)))
-    assert warned == ['torch.compile fell back, the training goes on uncompiled: no such thing'] and learn.compile.graphs == 2
+    learn, warned = warned_by(lambda: fit(learner([Compile(broken)], bs=10)))
+    assert warned == ['torch.compile fell back, the training goes on uncompiled: no such thing']
+    assert learn.compile.graphs == 2
     assert all(torch.equal(a, b) for a, b in zip(plain.model.state_dict().values(), learn.model.state_dict().values()))
 
 
 def test_no_cpp_compiler_is_told():
     with inductor.patch({'cpp.cxx': (None, 'no-such-compiler'), 'fx_graph_cache': False}):
-        learn, warned = said(lambda: fit(learner([Compile()])))
+        learn, warned = warned_by(lambda: fit(learner([Compile()])))
     assert len(warned) == 1 and 'No working C++ compiler' in warned[0] and learn.recorder.losses
 
 
 def test_one_learner_more_than_torch_keeps_is_compiled_too():
     with torch._dynamo.config.patch(recompile_limit=1):
-        for _ in range(2): learn, warned = said(lambda: fit(learner([Compile('aot_eager')]), 1))
+        for _ in range(2): learn, warned = warned_by(lambda: fit(learner([Compile('aot_eager')]), 1))
     assert learn.compile.graphs == 1 and not warned
 
 
@@ -329,7 +345,8 @@ class WidthMatters(nn.Module):
 def test_more_shapes_than_torch_keeps_are_told():
     def wider(cb): cb.learn.xb = (cb.xb[0].repeat(1, cb.iter+1),)
     learn = learner([Compile('aot_eager'), Callback(before_batch=wider)], model=WidthMatters())
-    with torch._dynamo.config.patch(recompile_limit=2, automatic_dynamic_shapes=False): _, warned = said(lambda: fit(learn, 1))
+    with torch._dynamo.config.patch(recompile_limit=2, automatic_dynamic_shapes=False):
+        _, warned = warned_by(lambda: fit(learn, 1))
     assert len(warned) == 1 and 'limit' in warned[0]
 
 
@@ -347,14 +364,16 @@ def test_an_error_of_the_model_stays_its_own():
 # the optimiser
 
 @pytest.mark.parametrize('decouple', [True, False])
-@pytest.mark.parametrize('cbs', [[], [GradientAccumulation(16)], [GradientClip()]], ids=['plain', 'accumulated', 'clipped'])
+@pytest.mark.parametrize('cbs', [[], [GradientAccumulation(16)], [GradientClip()]],
+                         ids=['plain', 'accumulated', 'clipped'])
 def test_fused_adam_is_torchs(decouple, cbs):
     "Against torch.optim, norms and biases in a group of their own, which is not decayed"
     learn = learner(cbs, opt_func=partial(FusedAdam, decouple_wd=decouple, sqr_mom=.999, eps=1e-8), wd=.1)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
     model.load_state_dict(learn.model.state_dict())
-    kept = {id(model[0].weight), id(model[3].weight)}
-    groups = [dict(params=[p for p in model.parameters() if (id(p) in kept) == decayed], weight_decay=.1*decayed) for decayed in (True, False)]
+    undecayed = {id(model[0].weight), id(model[3].weight)}
+    groups = [dict(params=[p for p in model.parameters() if (id(p) in undecayed) == decayed], weight_decay=.1*decayed)
+              for decayed in (True, False)]
     opt = (torch.optim.AdamW if decouple else torch.optim.Adam)(groups, lr=1e-2, eps=1e-8)
     rows = []
     class Keep(Callback):
@@ -365,7 +384,8 @@ def test_fused_adam_is_torchs(decouple, cbs):
     for grads in rows:
         for p, g in zip(model.parameters(), grads): p.grad = g
         opt.step()
-    for a, b in zip(learn.model.parameters(), model.parameters()): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    for a, b in zip(learn.model.parameters(), model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_fused_adam_goes_on_from_fastais_state():
@@ -411,18 +431,19 @@ def test_the_uncertainties_are_not_decayed(portraits):
 # augmentation and meter
 
 def test_augmented_in_training_only():
-    seen = {True: [], False: []}
+    inputs = {True: [], False: []}
     class Keep(Callback):
-        def after_pred(self): seen[self.training].append(self.xb[0])
+        def after_pred(self): inputs[self.training].append(self.xb[0])
     fit(learner([BatchAugment(lambda x: x*0+7), Keep()]), 1)
-    assert all((o == 7).all() for o in seen[True]) and not any((o == 7).all() for o in seen[False])
+    assert all((o == 7).all() for o in inputs[True]) and not any((o == 7).all() for o in inputs[False])
 
 
 def test_a_callbacks_augmentation_goes_on_where_it_was():
     first, second, x = BatchAugment(Augment((64, 32))), BatchAugment(Augment((64, 32))), torch.randn(4, 3, 64, 32)
     first.augment(x, split_idx=0)
     second.load_state_dict(first.state_dict())
-    assert torch.equal(first.augment(x, split_idx=0), second.augment(x, split_idx=0)) and BatchAugment(lambda x: x).state_dict() == {}
+    assert torch.equal(first.augment(x, split_idx=0), second.augment(x, split_idx=0))
+    assert BatchAugment(lambda x: x).state_dict() == {}
 
 
 def test_a_loss_that_looks_at_gradients_is_not_compiled():

@@ -41,7 +41,8 @@ def one_thread():
 
 def in_process(rank, n, port, file, f, args):
     "What `f` returns goes to `file`"
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), **CPU_ONLY)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n),
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), **CPU_ONLY)
     torch.set_num_threads(1)
     join_processes('cpu')
     torch.save(f(*args), f'{file}.{rank}')
@@ -93,7 +94,8 @@ def test_the_gradient_of_what_is_gathered_is_the_whole_one(spawn, n):
     loss = whole[:, :2].sum(0).prod()+(2*whole).square().sum()*whole.detach()[:, 0].long().sum()
     loss.backward()
     got = every(spawn, gradient_of_gathered, list(x.split(4)), n=n)
-    for value, *_ , none, shape in got: assert math.isclose(value, loss.item(), rel_tol=1e-12) and none is None and shape == (4*n, 3)
+    for value, *_ , none, shape in got:
+        assert math.isclose(value, loss.item(), rel_tol=1e-12) and none is None and shape == (4*n, 3)
     assert torch.allclose(torch.cat([o[1] for o in got]), whole.grad, rtol=1e-12)
     for o in got: assert math.isclose(o[2].item(), loss.item(), rel_tol=1e-12)
 
@@ -107,8 +109,10 @@ def normalised(net, parts):
     return y.detach(), x.grad/n, [p.grad/n for p in net.parameters()], dict(net.named_buffers())
 
 
-@pytest.mark.parametrize('layer, shape', [(nn.BatchNorm1d(5), (8, 5)), (nn.BatchNorm2d(5), (8, 5, 3, 2)), (nn.BatchNorm2d(5, affine=False, momentum=None), (8, 5, 3, 2)), (BatchNormAct2d(5), (8, 5, 3, 2)),
-                                          (nn.BatchNorm1d(5, track_running_stats=False), (8, 5))], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize('layer, shape', [
+    (nn.BatchNorm1d(5), (8, 5)), (nn.BatchNorm2d(5), (8, 5, 3, 2)),
+    (nn.BatchNorm2d(5, affine=False, momentum=None), (8, 5, 3, 2)), (BatchNormAct2d(5), (8, 5, 3, 2)),
+    (nn.BatchNorm1d(5, track_running_stats=False), (8, 5))], ids=lambda o: type(o).__name__)
 def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(spawn, layer, shape):
     g = torch.Generator().manual_seed(0)
     net, x = layer.double().train(), torch.randn(shape, dtype=torch.float64, generator=g)+3
@@ -116,7 +120,8 @@ def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(spawn, layer, 
     whole = x.clone().requires_grad_()
     y = net(whole)
     (y**3).sum().backward()
-    assert torch.allclose(torch.cat([o[0] for o in got]), y) and torch.allclose(torch.cat([o[1] for o in got]), whole.grad, atol=1e-10)
+    assert torch.allclose(torch.cat([o[0] for o in got]), y)
+    assert torch.allclose(torch.cat([o[1] for o in got]), whole.grad, atol=1e-10)
     for o in got:
         for a, b in zip(o[2], net.parameters()): assert torch.allclose(a, b.grad)
         for k, v in net.named_buffers(): assert torch.allclose(o[3][k], v)
@@ -137,7 +142,8 @@ def load(portraits, **kwargs):
 
 
 @pytest.mark.parametrize('world', [2, 4])
-@pytest.mark.parametrize('kwargs', [{}, dict(sampling='pk', k=2), dict(sampling='shuffle', k=2), dict(num_workers=2)], ids=str)
+@pytest.mark.parametrize('kwargs', [{}, dict(sampling='pk', k=2), dict(sampling='shuffle', k=2), dict(num_workers=2)],
+                         ids=str)
 def test_shares_together_are_the_batch(portraits, kwargs, world, monkeypatch):
     one = load(portraits, **kwargs)
     epochs = [[(x, y['identity']) for x, y in one.train] for _ in range(2)]
@@ -169,12 +175,14 @@ def test_augmentation_is_drawn_for_each_process(portraits):
     def first(rank, world=2): return next(iter(SharedDL(load(portraits, augment=True).train, rank, world)))[0]
     assert torch.equal(first(0), first(0)) and torch.equal(first(1), first(1))
     dls = [load(portraits, augment=True).train for _ in (0, 1)]
-    draws = [[o.rng.random() for o in dl.dl.after_batch.fs if isinstance(o, Augment)] for dl in (SharedDL(d, i, 2) for i, d in enumerate(dls)) if not dl.before_iter()]
+    draws = [[o.rng.random() for o in dl.dl.after_batch.fs if isinstance(o, Augment)]
+             for dl in (SharedDL(d, i, 2) for i, d in enumerate(dls)) if not dl.before_iter()]
     assert draws[0] != draws[1]
 
 
 def test_what_cannot_be_shared_is_refused(portraits):
-    for bs, n, match in ((8, 3, 'take bs=6, or another multiple of 3'), (64, 2, 'A batch of 45 portraits cannot be shared evenly by 2 processes: take bs=44')):
+    for bs, n, match in ((8, 3, 'take bs=6, or another multiple of 3'),
+                         (64, 2, 'A batch of 45 portraits cannot be shared evenly by 2 processes: take bs=44')):
         with pytest.raises(ValueError, match=match): SharedDL(load(portraits, bs=bs).train, 0, n)
 
 
@@ -187,9 +195,12 @@ def test_shares_of_the_metric_loss():
         ml = [whole._metric(f[o], y[o]) for o in (slice(0, 4), slice(4, 8))]
         value = halves(output, labels)
         assert torch.isclose(value, F.cross_entropy(output['logits']['age'], y, ignore_index=-1)+.5*(3*ml[0]+2*ml[1])/5)
-        same = dict(features=dict(age=torch.cat([f[:4]]*2)), logits=dict(age=torch.cat([output['logits']['age'][:4]]*2)))
-        assert torch.isclose(halves(same, dict(age=torch.cat([y[:4]]*2))), whole(dict(features=dict(age=f[:4]), logits=dict(age=output['logits']['age'][:4])), dict(age=y[:4])))
-    assert PortraitLoss(tasks, 'br', shares=2)(dict(features=dict(age=f[:0]), logits=dict(age=torch.zeros(0, 2))), dict(age=y[:0])) == 0
+        same = dict(features=dict(age=torch.cat([f[:4]]*2)),
+                    logits=dict(age=torch.cat([output['logits']['age'][:4]]*2)))
+        half = dict(features=dict(age=f[:4]), logits=dict(age=output['logits']['age'][:4]))
+        assert torch.isclose(halves(same, dict(age=torch.cat([y[:4]]*2))), whole(half, dict(age=y[:4])))
+    nothing = dict(features=dict(age=f[:0]), logits=dict(age=torch.zeros(0, 2)))
+    assert PortraitLoss(tasks, 'br', shares=2)(nothing, dict(age=y[:0])) == 0
     assert PortraitLoss(tasks, None, shares=2)(output, labels) == PortraitLoss(tasks)(output, labels)
 
 
@@ -202,11 +213,18 @@ class Exact(Callback):
     def after_loss(self):
         if self.training: self.rows.append([self.loss.item()])
         self.learn.loss = self.loss.float()
-    def after_backward(self): self.rows[-1] += [torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]), None if self.loss_func.s is None else self.loss_func.s.detach().clone()]
+    def after_backward(self):
+        self.rows[-1] += [torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]),
+                          None if self.loss_func.s is None else self.loss_func.s.detach().clone()]
 
 
-CASES = {'random': dict(epochs=2), 'pk, triplet': dict(loading=dict(sampling='pk', k=2), learner=dict(metric_loss='triplet', weighting='average')),
-         'shuffle': dict(loading=dict(sampling='shuffle', k=2)), 'not gathered': dict(how=dict(gather=False)), 'gradnorm': dict(learner=dict(weighting='gradnorm')), 'dwa, no metric loss': dict(epochs=3, learner=dict(weighting='dwa', metric_loss=None))}
+CASES = {'random': dict(epochs=2),
+         'pk, triplet': dict(loading=dict(sampling='pk', k=2),
+                             learner=dict(metric_loss='triplet', weighting='average')),
+         'shuffle': dict(loading=dict(sampling='shuffle', k=2)),
+         'not gathered': dict(how=dict(gather=False)),
+         'gradnorm': dict(learner=dict(weighting='gradnorm')),
+         'dwa, no metric loss': dict(epochs=3, learner=dict(weighting='dwa', metric_loss=None))}
 
 
 def train(root, name):
@@ -227,8 +245,11 @@ def train(root, name):
             weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
             learn.model.float()
             scores = learn.portrait_scores()
-    assert type(learn.model).__name__ == 'PortraitNet' and type(learn.dls.train).__name__ == 'PortraitLoader' and (world == 1 or learn.loss_func.shares == 1)
-    return dict(steps=exact.rows, weights=weights, log=learn.loss_recorder.log, values=list(map(list, learn.recorder.values)), scores=scores)
+    assert type(learn.model).__name__ == 'PortraitNet'
+    assert type(learn.dls.train).__name__ == 'PortraitLoader'
+    assert world == 1 or learn.loss_func.shares == 1
+    return dict(steps=exact.rows, weights=weights, log=learn.loss_recorder.log,
+                values=list(map(list, learn.recorder.values)), scores=scores)
 
 
 def train_all(root): return {k: train(root, k) for k in CASES}
@@ -252,11 +273,15 @@ def test_two_processes_train_as_one(pairs, name):
     for o in two:
         assert len(o['steps']) == len(one['steps']) >= 4
         for (loss, grad, s), (loss2, grad2, s2) in zip(one['steps'], o['steps']):
-            assert alike(loss2, loss, rtol=1e-9) and alike(grad2, grad, rtol=1e-6, atol=1e-9*grad.abs().max()) and alike(s2, s, rtol=1e-9, atol=1e-12)
+            assert alike(loss2, loss, rtol=1e-9)
+            assert alike(grad2, grad, rtol=1e-6, atol=1e-9*grad.abs().max())
+            assert alike(s2, s, rtol=1e-9, atol=1e-12)
         for k, v in one['weights'].items(): assert alike(o['weights'][k].double(), v.double(), rtol=1e-6, atol=1e-8), k
-        assert np.allclose(o['log'].select_dtypes('number').fillna(0), one['log'].select_dtypes('number').fillna(0), rtol=1e-5)
+        logs = [run['log'].select_dtypes('number').fillna(0) for run in (o, one)]
+        assert np.allclose(*logs, rtol=1e-5)
         assert np.allclose(o['values'], one['values'], rtol=1e-5)
-        assert o['scores'].keys() == one['scores'].keys() and all(math.isclose(o['scores'][k], v, abs_tol=1e-6) for k, v in one['scores'].items())
+        assert o['scores'].keys() == one['scores'].keys()
+        assert all(math.isclose(o['scores'][k], v, abs_tol=1e-6) for k, v in one['scores'].items())
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -268,14 +293,18 @@ def test_the_processes_agree_to_the_last_bit(pairs, name):
 
 
 def test_the_cases_differ(pairs):
-    ends = [o[0]['weights']['body.conv1.weight' if 'body.conv1.weight' in o[0]['weights'] else next(iter(o[0]['weights']))] for o in pairs.values()]
+    ends = []
+    for o in pairs.values():
+        weights = o[0]['weights']
+        ends.append(weights['body.conv1.weight' if 'body.conv1.weight' in weights else next(iter(weights))])
     assert all(not torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
 # ---- runs
 
 def config_of(root, **kwargs):
-    return run_config(root/'annotations.csv', root, PORTRAIT, **{**dict(n_epoch=3, loading=LOADING, learner=LEARNER, ema=.9, score_every=2), **kwargs})
+    return run_config(root/'annotations.csv', root, PORTRAIT,
+                      **{**dict(n_epoch=3, loading=LOADING, learner=LEARNER, ema=.9, score_every=2), **kwargs})
 
 
 class WhoWrites(Callback):
@@ -291,14 +320,14 @@ def nan_weights(cb): cb.model.neck('height').classifier.weight.data.fill_(float(
 
 def run(path, config, cb=None):
     "Begin a run or take it up; the names of the files that this process wrote, and in what sentence it ended"
-    wrote, real, said = [], runs.write_safely, ''
+    wrote, real, message = [], runs.write_safely, ''
     def noted(file, data): wrote.append(Path(file).name); real(file, data)
     runs.write_safely = noted
     r = open_run(path) if (path/'config.json').exists() else new_run(path, config)
     try:
         with r.learn.no_bar(), r.learn.no_logging(): r.fit(cb)
-    except runs.RunError as e: said = str(e)
-    return wrote, said
+    except runs.RunError as e: message = str(e)
+    return wrote, message
 
 
 def same(a, b):
@@ -337,7 +366,8 @@ def test_killed_and_taken_up_is_as_never_broken(spawn, unbroken, portraits, tmp_
 def test_one_that_dies_stops_the_other_with_a_sentence(spawn, portraits, tmp_path):
     got, codes = spawn(run, tmp_path/'run', config_of(portraits[0]), WhoWrites(rank=1, end=die))
     assert codes == [0, -signal.SIGKILL]
-    assert 'Another process of this training has stopped' in got[0][1] and 'holds 1 of 3 epochs: go on with portrait_train --resume' in got[0][1]
+    assert 'Another process of this training has stopped' in got[0][1]
+    assert 'holds 1 of 3 epochs: go on with portrait_train --resume' in got[0][1]
     # and one process alone can go on with it
     run(tmp_path/'run', None)
     assert read_checkpoint(tmp_path/'run'/'last.pt')['epoch'] == 3
@@ -345,7 +375,8 @@ def test_one_that_dies_stops_the_other_with_a_sentence(spawn, portraits, tmp_pat
 
 def test_a_loss_that_is_not_finite_stops_all(spawn, portraits, tmp_path):
     got = every(spawn, run, tmp_path/'run', config_of(portraits[0]), Spoil())
-    for i, (_, said) in enumerate(got): assert "The loss is nan at epoch 1, batch 2: the classification loss of 'height' is nan" in said
+    for i, (_, message) in enumerate(got):
+        assert "The loss is nan at epoch 1, batch 2: the classification loss of 'height' is nan" in message
     files = [tmp_path/'run'/'bad_batch_epoch1_2.pt', tmp_path/'run'/'process1'/'bad_batch_epoch1_2.pt']
     shares = [torch.load(o, weights_only=True) for o in files]
     for o in shares: assert len(o['xb'][0]) == len(o['yb'][0]['height']) == 4
@@ -380,10 +411,13 @@ def test_a_full_disk_ends_all(spawn, portraits, tmp_path):
 
 def test_the_command_under_torchrun(portraits, tmp_path):
     root, out = portraits[0], tmp_path/'run'
-    args = ['--annotations', root/'annotations.csv', '--root', root, '--out', out, '--backbone', 'test_resnet', '--pretrained', 'no', '--epochs', '1', '--bs', '8', '--height', '64', '--width', '32']
+    args = ['--annotations', root/'annotations.csv', '--root', root, '--out', out, '--backbone', 'test_resnet',
+            '--pretrained', 'no', '--epochs', '1', '--bs', '8', '--height', '64', '--width', '32']
     (tmp_path/'command.py').write_text('from portrait_nb.cli import portrait_train\nportrait_train()\n')
     def torchrun(*args):
-        return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(tmp_path/'command.py'), *map(str, args)], capture_output=True, text=True, timeout=200, env={**os.environ, **CPU_ONLY})
+        return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+                               str(tmp_path/'command.py'), *map(str, args)], capture_output=True, text=True,
+                              timeout=200, env={**os.environ, **CPU_ONLY})
     r = torchrun(*args)
     assert r.returncode == 0, r.stderr[-2000:]
     assert r.stdout.count('The model is in') == 1 and r.stdout.count('PIQ') == 1
@@ -393,7 +427,10 @@ def test_the_command_under_torchrun(portraits, tmp_path):
 def test_without_accelerate_a_sentence(monkeypatch):
     for o in ('portrait_nb.distributed', 'fastai.distributed'): monkeypatch.delitem(sys.modules, o)
     monkeypatch.setitem(sys.modules, 'accelerate', None)
-    with pytest.raises(ImportError, match="needs Hugging Face Accelerate: pip install -e '.\\[distributed\\]'"): importlib.import_module('portrait_nb.distributed')
+    sentence = (r"^Training in several processes needs accelerate, which isn't installed: "
+                r"pip install 'portrait_nb\[distributed\]'$")
+    with pytest.raises(ImportError, match=sentence):
+        importlib.import_module('portrait_nb.distributed')
 
 
 def test_a_loader_that_was_looked_at_can_still_be_shared(portraits):
@@ -406,7 +443,8 @@ def test_a_loader_that_was_looked_at_can_still_be_shared(portraits):
 def test_a_gpu_may_be_named_without_its_number(device, words, monkeypatch):
     monkeypatch.setattr(distributed, 'join_processes', lambda device: None)
     monkeypatch.setattr(distributed, 'PartialState', lambda: SimpleNamespace(device=torch.device('cuda:0')))
-    with pytest.raises(ValueError, match=words) if words else nullcontext(): distributed._check_device(torch.device(device))
+    with pytest.raises(ValueError, match=words) if words else nullcontext():
+        distributed._check_device(torch.device(device))
 
 
 def test_lr_find_belongs_into_one_process():

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.all import Callback, CSVLogger, CutMix, EarlyStoppingCallback, MixedPrecision, MixUp, ReduceLROnPlateau, SaveModelCallback
+from fastai.callback.all import (Callback, CSVLogger, CutMix, EarlyStoppingCallback, MixedPrecision, MixUp,
+                                 ReduceLROnPlateau, SaveModelCallback)
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import F1Score, F1ScoreMulti, accuracy, accuracy_multi, error_rate, top_k_accuracy
 from fastai.vision.all import resnet18, vision_learner
@@ -26,8 +27,9 @@ from portrait_nb.analysis import PortraitInterpretation
 from portrait_nb.callbacks import BF16, EMA, SkipValidation
 from portrait_nb import learner as learner_module
 from portrait_nb.data import normalise, portrait_dls
-from portrait_nb.learner import (Interpretation, TaskMetric, chance_scores, evaluate_model, fss_learner, load_learner, load_portrait_model, paper_lr, run_model,
-                                 save_portrait_model, score_model, score_table)
+from portrait_nb.learner import (Interpretation, TaskMetric, cameras_of, chance_scores, check_scorable, evaluate_model,
+                                 file_sha256, fss_learner, identity_scores, load_learner, load_portrait_model, paper_lr,
+                                 replace_folder, run_model, save_portrait_model, score_model, score_table)
 from portrait_nb.interpret import Interpreter
 from portrait_nb.losses import class_loss
 from portrait_nb.metrics import piq
@@ -36,7 +38,8 @@ from portrait_nb.tasks import PORTRAIT, Task, Tasks
 matplotlib.use('agg')
 MARKET = Tasks([PORTRAIT['identity'], PORTRAIT['gender'], PORTRAIT['age']])
 ATTRIBUTES = Tasks(PORTRAIT.attributes)
-LISTS = dict(portrait=PORTRAIT, market=MARKET, attributes=ATTRIBUTES, identity=Tasks([PORTRAIT['identity']]), age=Tasks([PORTRAIT['age']]))
+LISTS = dict(portrait=PORTRAIT, market=MARKET, attributes=ATTRIBUTES, identity=Tasks([PORTRAIT['identity']]),
+             age=Tasks([PORTRAIT['age']]))
 
 
 def learner(portraits, tasks=PORTRAIT, **kwargs):
@@ -70,7 +73,8 @@ def test_any_list_of_tasks_is_reported(portraits, tasks, tmp_path):
     value = report['intervals'].value
     assert set(value.index) >= {t.name for t in tasks.attributes} | ({'mAP', 'rank1'} if tasks.identity else set())
     for k in value.index.intersection(list(scores)): np.testing.assert_allclose(value[k], scores[k], rtol=1e-6)
-    assert ('subgroups' in report) == bool({'gender', 'age'} & set(tasks.names)) and all(o.is_file() for o in learn.portrait_report(n=20, folder=tmp_path/'r'))
+    assert ('subgroups' in report) == bool({'gender', 'age'} & set(tasks.names))
+    assert all(o.is_file() for o in learn.portrait_report(n=20, folder=tmp_path/'r'))
 
 
 def test_scores_show_accuracy_and_the_majority_guess(portraits):
@@ -79,17 +83,18 @@ def test_scores_show_accuracy_and_the_majority_guess(portraits):
     scores = learn.portrait_scores()
     train, test = (df[(df.split == 'train') == o] for o in (True, False))
     for t in ATTRIBUTES:
-        known, seen = test[test[t.name] != ''], train[train[t.name] != '']
+        known, train_rows = test[test[t.name] != ''], train[train[t.name] != '']
         if t.multilabel:
             hot = lambda part: np.array([[o in cell.split('|') for o in t.labels] for cell in part[t.name]])
-            want = (hot(known) == (hot(seen).mean(0) > .5)).mean()
+            want = (hot(known) == (hot(train_rows).mean(0) > .5)).mean()
         else:
-            counts = seen[t.name].value_counts().reindex(t.labels, fill_value=0)
+            counts = train_rows[t.name].value_counts().reindex(t.labels, fill_value=0)
             want = (known[t.name] == counts.idxmax()).mean()
         assert scores.attributes.majority_accuracy[t.name] == pytest.approx(want)
     assert dict(scores) == {k: scores[k] for k in scores} and not [k for k in scores if 'accuracy' in k]
     table = score_table(a=scores, b=dict(scores), chance=chance_scores(learn.dls, n=2))
-    assert list(table.columns) == ['a', 'a accuracy', 'b', 'chance', 'chance accuracy', 'majority', 'majority accuracy'] and list(table.index)[-1] == 'PIQ'
+    assert list(table.columns) == ['a', 'a accuracy', 'b', 'chance', 'chance accuracy', 'majority', 'majority accuracy']
+    assert list(table.index)[-1] == 'PIQ'
     assert list(score_table(b=dict(scores)).columns) == ['b']
     assert 'accuracy' in repr(scores) and 'NaN' not in repr(scores)
     scores.attributes['accuracy'] = 0.
@@ -101,10 +106,15 @@ def test_the_network_runs_once_for_scores_and_report(portraits, monkeypatch):
     want, calls = learn.portrait_scores(), []
     for name in ('run_model', 'identity_scores'):
         real = getattr(learner_module, name)
-        monkeypatch.setattr(learner_module, name, lambda *args, real=real, name=name: (calls.append(name), real(*args))[1])
-    scores, report = evaluate_model(learn.model, learn.dls.query, learn.dls.gallery, train=learn.dls.train.dataset.labels, n=20)
+        def counted(*args, real=real, name=name):
+            calls.append(name)
+            return real(*args)
+        monkeypatch.setattr(learner_module, name, counted)
+    scores, report = evaluate_model(learn.model, learn.dls.query, learn.dls.gallery,
+                                    train=learn.dls.train.dataset.labels, n=20)
     assert sorted(calls) == ['identity_scores', 'run_model', 'run_model'] and scores == want
-    assert report['intervals'].value['PIQ'] == pytest.approx(scores['PIQ']) and report['accuracy'].accuracy.tolist() == scores.attributes.accuracy.tolist()
+    assert report['intervals'].value['PIQ'] == pytest.approx(scores['PIQ'])
+    assert report['accuracy'].accuracy.tolist() == scores.attributes.accuracy.tolist()
 
 
 def test_a_report_page_shows_portraits_only_where_asked(portraits, tmp_path):
@@ -115,7 +125,8 @@ def test_a_report_page_shows_portraits_only_where_asked(portraits, tmp_path):
 
 def test_a_report_without_query_or_match(portraits):
     root, df = portraits
-    for part, tasks in ((df[df.split != 'query'], ATTRIBUTES), (df.assign(identity=np.where(df.split == 'query', 'nobody else', df.identity)), PORTRAIT)):
+    for part, tasks in ((df[df.split != 'query'], ATTRIBUTES),
+                        (df.assign(identity=np.where(df.split == 'query', 'nobody else', df.identity)), PORTRAIT)):
         report = learner((root, part), tasks).portrait_report(n=20)
         assert 'mAP' not in report['intervals'].index and np.isfinite(report['intervals'].value['age'])
 
@@ -132,8 +143,9 @@ def test_attribute_scores_agree_with_scikit_learn(portraits):
             actual = np.array([[label in cell.split('|') for label in t.labels] for cell in test[t.name][labelled]])
             predicted = (logits > 0).numpy()[labelled]
         else: actual, predicted = test[t.name][labelled], np.array(t.labels)[logits.argmax(1).numpy()[labelled]]
-        seen = list(range(t.n_labels)) if t.multilabel else sorted(set(actual))
-        np.testing.assert_allclose(scores[t.name], f1_score(actual, predicted, average='macro', labels=seen, zero_division=0), rtol=1e-6)
+        names = list(range(t.n_labels)) if t.multilabel else sorted(set(actual))
+        expected = f1_score(actual, predicted, average='macro', labels=names, zero_division=0)
+        np.testing.assert_allclose(scores[t.name], expected, rtol=1e-6)
 
 
 def test_paper_schedule_is_section_6_1():
@@ -151,7 +163,8 @@ def test_uncertainties_learn_and_are_not_decayed(portraits):
     assert learner(portraits, weighting='average').loss_func.s is None
 
 
-@pytest.mark.parametrize('cbs', [[], [BF16()], [SkipValidation()], [MixedPrecision(amp_mode='bf16')]], ids=['plain', 'bf16', 'unvalidated', 'mixed'])
+@pytest.mark.parametrize('cbs', [[], [BF16()], [SkipValidation()], [MixedPrecision(amp_mode='bf16')]],
+                         ids=['plain', 'bf16', 'unvalidated', 'mixed'])
 def test_callbacks_of_ours_and_fastais(portraits, cbs, tmp_path):
     learn = learner(portraits, path=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3, cbs=cbs)
@@ -181,7 +194,8 @@ def test_attributes_alone_need_no_query(portraits):
     learn = learner((root, df[df.split != 'query']), ATTRIBUTES)
     scores, chance = learn.portrait_scores(), chance_scores(learn.dls)
     assert np.isfinite([scores['PIQ'], chance['PIQ']]).all() and 'mAP' not in scores
-    with pytest.raises(ValueError, match="split is 'query' or 'gallery'"): learner((root, df[df.split == 'train']), ATTRIBUTES).portrait_scores()
+    with pytest.raises(ValueError, match="split is 'query' or 'gallery'"):
+        learner((root, df[df.split == 'train']), ATTRIBUTES).portrait_scores()
 
 
 def test_cameras_take_out_the_same_source(portraits):
@@ -197,7 +211,8 @@ def test_cameras_take_out_the_same_source(portraits):
         if hit.any(): ap.append((q.identity[i], np.mean((np.arange(hit.sum()) + 1) / (np.flatnonzero(hit) + 1))))
     expected = pd.DataFrame(ap).groupby(0)[1].mean().mean()
     assert learn.portrait_scores(cameras=True)['mAP'] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(ValueError, match="camera in the column 'source'"): learner((root, df.assign(source=''))).portrait_scores(cameras=True)
+    with pytest.raises(ValueError, match="camera in the column 'source'"):
+        learner((root, df.assign(source=''))).portrait_scores(cameras=True)
 
 
 def test_scoring_needs_query_and_gallery(portraits):
@@ -264,7 +279,8 @@ def test_nothing_that_is_there_is_overwritten(portraits, tmp_path):
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'thesis.txt').write_text('years of work')
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match='not a portrait model'): save_portrait_model(learn, tmp_path/'mine', overwrite=overwrite)
+        with pytest.raises(FileExistsError, match='not a portrait model'):
+            save_portrait_model(learn, tmp_path/'mine', overwrite=overwrite)
     assert (tmp_path/'mine'/'thesis.txt').read_text() == 'years of work'
     save_portrait_model(learn, tmp_path/'model')
     with pytest.raises(FileExistsError, match='overwrite=True'): save_portrait_model(learn, tmp_path/'model')
@@ -277,14 +293,16 @@ def test_synchronised_norms_are_not_decayed_either(portraits):
     twin.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(twin.model)
     twin.create_opt()
     for m in twin.model.modules():
-        if isinstance(m, torch.nn.SyncBatchNorm): assert not any(twin.opt.state[p].get('do_wd', True) for p in m.parameters())
+        if isinstance(m, torch.nn.SyncBatchNorm):
+            assert not any(twin.opt.state[p].get('do_wd', True) for p in m.parameters())
     assert any(twin.opt.state[p].get('do_wd', True) for p in twin.model.parameters())
 
 
 def test_what_fastai_offers_and_portraits_cannot_use_says_so():
-    code = "from fastai.distributed import *; from portrait_nb.learner import PortraitLearner; PortraitLearner.distrib_ctx(None)"
-    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
-    assert 'import portrait_nb.distributed first' in told.splitlines()[-1]
+    code = ("from fastai.distributed import *; from portrait_nb.learner import PortraitLearner; "
+            "PortraitLearner.distrib_ctx(None)")
+    message = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
+    assert 'import portrait_nb.distributed first' in message.splitlines()[-1]
 
 
 def test_a_model_from_before_aspects_of_few_labels_had_fewer_dimensions(portraits, tmp_path):
@@ -313,11 +331,13 @@ def test_get_preds_joins_dictionaries_over_uneven_batches(portraits, bs):
     x, preds, targs, decided, losses = learn.get_preds(dl=dl, with_input=True, with_decoded=True, with_loss=True)
     model = learn.model.eval()
     with torch.no_grad(): logits = model(x)['logits']
-    rows = [class_loss(logits[t.name][i:i+1], targs[t.name][i:i+1]) if (targs[t.name][i] != -1).all() else torch.nan for t in PORTRAIT for i in range(len(x))]
+    rows = [class_loss(logits[t.name][i:i+1], targs[t.name][i:i+1]) if (targs[t.name][i] != -1).all() else torch.nan
+            for t in PORTRAIT for i in range(len(x))]
     alone = torch.tensor(rows).view(len(PORTRAIT), -1).nanmean(0)
     torch.testing.assert_close(losses, alone, rtol=1e-4, atol=1e-5)
     for t in PORTRAIT:
-        torch.testing.assert_close(preds[t.name], logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1), rtol=1e-4, atol=1e-5)
+        expected = logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1)
+        torch.testing.assert_close(preds[t.name], expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(targs[t.name], dl.dataset.labels[t.name]) and len(decided[t.name]) == len(x)
         assert torch.equal(decided[t.name], (preds[t.name] > .5).long() if t.multilabel else preds[t.name].argmax(1))
 
@@ -338,16 +358,19 @@ def test_predict_is_fastais_triple_in_words(portraits):
     root, df = portraits
     learn = quiet(learner(portraits))
     file = root/df.image[60]
-    said, numbers, probabilities = learn.predict(file)
-    assert list(said) == [t.name for t in PORTRAIT.attributes]
+    answers, numbers, probabilities = learn.predict(file)
+    assert list(answers) == [t.name for t in PORTRAIT.attributes]
     for t in PORTRAIT.attributes:
         p = probabilities[t.name]
         assert p.shape == (t.n_labels,)
-        if t.multilabel: assert said[t.name] == [o for o, v in zip(t.labels, p) if v > .5]
-        else: assert said[t.name] == t.labels[int(p.argmax())] == t.labels[numbers[t.name]] and p.sum() == pytest.approx(1, abs=1e-5)
+        if t.multilabel: assert answers[t.name] == [o for o, v in zip(t.labels, p) if v > .5]
+        else:
+            assert answers[t.name] == t.labels[int(p.argmax())] == t.labels[numbers[t.name]]
+            assert p.sum() == pytest.approx(1, abs=1e-5)
     img = Image.open(file)
-    for photo in (str(file), img, np.array(img), file.read_bytes(), torch.from_numpy(np.array(img)).permute(2, 0, 1), df.iloc[60]):
-        assert learn.predict(photo)[0] == said
+    for photo in (str(file), img, np.array(img), file.read_bytes(), torch.from_numpy(np.array(img)).permute(2, 0, 1),
+                  df.iloc[60]):
+        assert learn.predict(photo)[0] == answers
     assert torch.equal(learn.predict(file, with_input=True)[0], learn.dls.valid.dataset[60-45][0])
     with pytest.raises(TypeError, match='one photo'): learn.predict([file])
     with pytest.raises(OSError, match='nothing.png'): learn.predict('nothing.png')
@@ -366,8 +389,12 @@ def test_any_list_of_tasks_is_predicted_shown_and_interpreted(portraits, tasks):
     for t in learn.dls.tasks:
         y, given = interp.targs[t.name], interp.decoded[t.name]
         known = (y != -1) if y.ndim == 1 else (y != -1).all(1)
-        if t.multilabel: assert interp.confusion_matrix(t.name).diagonal().tolist() == multilabel_confusion_matrix(y[known], given[known])[:, 1, 1].tolist()
-        else: assert (interp.confusion_matrix(t.name) == confusion_matrix(y[known], given[known], labels=range(t.n_labels))).all()
+        if t.multilabel:
+            hits = multilabel_confusion_matrix(y[known], given[known])[:, 1, 1]
+            assert interp.confusion_matrix(t.name).diagonal().tolist() == hits.tolist()
+        else:
+            expected = confusion_matrix(y[known], given[known], labels=range(t.n_labels))
+            assert (interp.confusion_matrix(t.name) == expected).all()
         values, rows = interp.top_losses(task=t.name)
         assert len(rows) == known.sum() and known[rows].all() and (values[:-1] >= values[1:]).all()
 
@@ -377,7 +404,8 @@ def test_fastais_interpretation_is_ours_by_import(portraits):
     exec('from fastai.vision.all import *\nfrom portrait_nb.learner import *', space)
     for name in ('Interpretation', 'ClassificationInterpretation'): assert space[name] is PortraitInterpretation
     assert space['load_learner'] is load_learner
-    with pytest.raises(ValueError, match='portrait_nb.learner'): fastai.interpret.ClassificationInterpretation.from_learner(quiet(learner(portraits)))
+    with pytest.raises(ValueError, match='portrait_nb.learner'):
+        fastai.interpret.ClassificationInterpretation.from_learner(quiet(learner(portraits)))
 
 
 @pytest.mark.parametrize('backbone', ['test_resnet', 'test_efficientnet', 'test_vit', 'test_convnext'])
@@ -389,7 +417,8 @@ def test_summary_counts_every_parameter_once(portraits, backbone):
         if freeze: learn.freeze()
         text = str(learn.summary())
         assert f'Total params: {sum(p.numel() for p in learn.model.parameters()):,}' in text
-        assert f'Total trainable params: {sum(p.numel() for p in learn.model.parameters() if p.requires_grad):,}' in text
+        n = sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
+        assert f'Total trainable params: {n:,}' in text
         rows = [int(o.replace(',', '')) for o in re.findall(r' ([\d,]+) +(?:True|False|partly)$', text, re.M)]
         assert sum(rows) == sum(p.numel() for p in learn.model.parameters())
     assert learn.model.training
@@ -427,7 +456,8 @@ def test_a_stopped_lr_find_leaves_the_weights_and_the_folder(portraits, tmp_path
     monkeypatch.chdir(tmp_path)
     learn = learner(portraits)
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    with learn.no_bar(), learn.added_cbs(CtrlC()), pytest.raises(KeyboardInterrupt): learn.lr_find(start_lr=1, show_plot=False)
+    with learn.no_bar(), learn.added_cbs(CtrlC()), pytest.raises(KeyboardInterrupt):
+        learn.lr_find(start_lr=1, show_plot=False)
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
     with learn.no_bar(): learn.lr_find(num_it=8, show_plot=False)
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
@@ -441,7 +471,8 @@ def test_nothing_is_written_among_the_photographs(tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     before = sorted(photos.rglob('*'))
     learn = learner((photos, df))
-    with learn.no_bar(), learn.no_logging(): learn.lr_find(num_it=6, show_plot=False), learn.fit(1, cbs=[SaveModelCallback(), CSVLogger()])
+    with learn.no_bar(), learn.no_logging():
+        learn.lr_find(num_it=6, show_plot=False), learn.fit(1, cbs=[SaveModelCallback(), CSVLogger()])
     learn.save('mine'), learn.load('mine'), learn.export('exported')
     assert sorted(photos.rglob('*')) == before and learn.dls.root == photos
     assert sorted(o.name for o in here.iterdir()) == ['exported', 'history.csv', 'models']
@@ -449,18 +480,24 @@ def test_nothing_is_written_among_the_photographs(tmp_path, monkeypatch):
 
 def test_metrics_are_scikit_learns(portraits):
     learn = quiet(fit(learner(portraits)))
-    learn.metrics = [accuracy, error_rate, TaskMetric(accuracy, 'arm'), TaskMetric(F1Score(average='macro'), 'arm'), F1ScoreMulti(), accuracy_multi]
-    assert list(learn.metrics.attrgot('name')) == ['accuracy', 'error_rate', 'arm_accuracy', 'arm_f1_score', 'f1_score', 'accuracy_multi']
+    learn.metrics = [accuracy, error_rate, TaskMetric(accuracy, 'arm'), TaskMetric(F1Score(average='macro'), 'arm'),
+                     F1ScoreMulti(), accuracy_multi]
+    names = ['accuracy', 'error_rate', 'arm_accuracy', 'arm_f1_score', 'f1_score', 'accuracy_multi']
+    assert list(learn.metrics.attrgot('name')) == names
     values = learn.validate()[1:]
     _, targs, decided = learn.get_preds(with_decoded=True)
     known = {k: (v != -1) if v.ndim == 1 else (v != -1).all(1) for k, v in targs.items()}
-    right = {k: accuracy_score(targs[k][known[k]], decided[k][known[k]]) for k in ('gender', 'age', 'physique', 'height', 'body', 'arm')}
+    right = {k: accuracy_score(targs[k][known[k]], decided[k][known[k]])
+             for k in ('gender', 'age', 'physique', 'height', 'body', 'arm')}
     arm, face = [(targs[k][known[k]], decided[k][known[k]]) for k in ('arm', 'expression')]
-    expected = [np.mean(list(right.values())), 1-np.mean(list(right.values())), right['arm'], f1_score(*arm, average='macro'), f1_score(*face, average='macro', zero_division=0), (face[0] == face[1]).float().mean()]
+    expected = [np.mean(list(right.values())), 1-np.mean(list(right.values())), right['arm'],
+                f1_score(*arm, average='macro'), f1_score(*face, average='macro', zero_division=0),
+                (face[0] == face[1]).float().mean()]
     np.testing.assert_allclose([float(o) for o in values], expected, atol=1e-6)
     with pytest.raises(ValueError, match="no sub-task 'arms'"): learn.metrics = TaskMetric(accuracy, 'arms')
     learn.metrics = top_k_accuracy
-    with pytest.raises(ValueError, match=r"cannot be computed for 'gender'.*TaskMetric\(top_k_accuracy"): learn.validate()
+    with pytest.raises(ValueError, match=r"cannot be computed for 'gender'.*TaskMetric\(top_k_accuracy"):
+        learn.validate()
     def mine(pred, labels): return pred.argmax(1)
     learn.metrics = mine
     with pytest.raises(TypeError, match=r'TaskMetric\(mine, task\)'): learn.validate()
@@ -473,16 +510,18 @@ def test_what_cannot_be_trained_is_refused_before_a_step(portraits):
         with learn.no_logging(), pytest.raises(error, match=words): learn.fit(1, **kwargs)
         assert not learn.opt or not any(learn.opt.state[p].get('step') for p in learn.model.parameters())
     for o in (MixUp(), CutMix()): refused(NotImplementedError, 'blends two portraits', cbs=o)
-    kept, learn.loss_func = learn.loss_func, CrossEntropyLossFlat()
+    own_loaders, learn.loss_func = learn.loss_func, CrossEntropyLossFlat()
     refused(TypeError, 'CrossEntropyLossFlat')
-    learn.loss_func, dls = kept, learn.dls
+    learn.loss_func, dls = own_loaders, learn.dls
     learn.dls = portrait_dls(df, root, PORTRAIT, size=(64, 32), bs=1, device='cpu')
     refused(ValueError, 'batches of one portrait')
     learn.dls = portrait_dls(df[df.identity != 'a0'], root, PORTRAIT, size=(64, 32), bs=16, device='cpu')
     refused(ValueError, 'other people or labels')
-    learn.dls = portrait_dls(df, root, learn.model.tasks, size=(96, 48), bs=16, device='cpu') # another size is fastai's progressive resizing
+    # another size is fastai's progressive resizing
+    learn.dls = portrait_dls(df, root, learn.model.tasks, size=(96, 48), bs=16, device='cpu')
     with learn.no_logging(): learn.fit(1)
-    with pytest.raises(TypeError, match='metric_loss='): fss_learner(dls, 'test_resnet', pretrained=False, loss_func=CrossEntropyLossFlat())
+    with pytest.raises(TypeError, match='metric_loss='):
+        fss_learner(dls, 'test_resnet', pretrained=False, loss_func=CrossEntropyLossFlat())
     with pytest.raises(ValueError, match='use fss_learner'): vision_learner(dls, resnet18, pretrained=False)
 
 
@@ -498,10 +537,11 @@ pickle.load = pickle.loads = pickle.Unpickler = torch.load = forbidden
 folder, photo, out = sys.argv[1:]
 learn = load_learner(folder)
 learn.remove_cbs([o for o in learn.cbs if type(o).__name__ == 'ProgressCallback'])
-said, numbers, probabilities = learn.predict(photo)
+answers, numbers, probabilities = learn.predict(photo)
 joined = learn.get_preds(dl=learn.dls.test_dl([photo]*5, bs=2))[0]
 learn.export(out)
-print(json.dumps(dict(said=said, age=probabilities['age'].tolist(), joined=joined['age'].tolist(), lr=learn.lr, path=str(learn.path), names=learn.dls.vocab['identity'])))
+print(json.dumps(dict(answers=answers, age=probabilities['age'].tolist(), joined=joined['age'].tolist(), lr=learn.lr,
+                      path=str(learn.path), names=learn.dls.vocab['identity'])))
 '''
 
 
@@ -511,24 +551,25 @@ def test_load_learner_without_the_data_elsewhere(tmp_path, monkeypatch):
     df = write_set(photos, n=40)
     learn = quiet(fit(learner((photos, df), lr=1e-3)))
     shutil.copy(photos/df.image[0], elsewhere/'photo.png')
-    said, _, probabilities = learn.predict(elsewhere/'photo.png')
+    answers, _, probabilities = learn.predict(elsewhere/'photo.png')
     before = learn.portrait_scores()
     folder = learn.export(tmp_path/'exported')
     moved = shutil.move(folder, elsewhere/'sent')
     names = learn.dls.vocab['identity']
-    kept = tmp_path/'kept'
-    shutil.move(photos, kept) # nothing is where it was
+    own_folder = tmp_path/'kept'
+    shutil.move(photos, own_folder) # nothing is where it was
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    done = subprocess.run([sys.executable, '-c', FAR_AWAY, 'sent', 'photo.png', 'again'], cwd=elsewhere, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', FAR_AWAY, 'sent', 'photo.png', 'again'], cwd=elsewhere, env=env,
+                          capture_output=True, text=True)
     assert not done.returncode, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told['said'] == said and told['path'] == '.' and told['lr'] == 1e-3 and told['names'] == names
-    np.testing.assert_allclose(told['joined'], [told['age']]*5, atol=1e-6)
-    np.testing.assert_allclose(told['age'], probabilities['age'], atol=1e-6)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report['answers'] == answers and report['path'] == '.' and report['lr'] == 1e-3 and report['names'] == names
+    np.testing.assert_allclose(report['joined'], [report['age']]*5, atol=1e-6)
+    np.testing.assert_allclose(report['age'], probabilities['age'], atol=1e-6)
     assert sorted(o.name for o in moved.iterdir()) == ['portrait.json', 'weights.safetensors']
     again = quiet(load_learner(elsewhere/'again'))
     assert again.portrait_scores.__self__ is again
-    again.dls = portrait_dls(df, kept, again.model.tasks, size=(64, 32), bs=16, device='cpu')
+    again.dls = portrait_dls(df, own_folder, again.model.tasks, size=(64, 32), bs=16, device='cpu')
     assert again.portrait_scores() == pytest.approx(before, rel=1e-5)
     with again.no_logging(): again.fit_one_cycle(1, 1e-3)
 
@@ -558,7 +599,8 @@ def test_load_learner_unpickles_nothing(portraits, tmp_path, name):
     assert not (tmp_path/'owned').exists()
 
 
-@pytest.mark.parametrize('settings', [dict(lr='fast'), dict(bs=10**9), dict(lr=float('inf')), dict(code='import os'), 'all'])
+@pytest.mark.parametrize('settings', [dict(lr='fast'), dict(bs=10**9), dict(lr=float('inf')), dict(code='import os'),
+                                      'all'])
 def test_a_strangers_settings_are_looked_at(portraits, tmp_path, settings):
     folder = save_portrait_model(learner(portraits, MARKET), tmp_path/'model')
     describe(folder, learner=settings)
@@ -587,11 +629,13 @@ def test_tta_is_a_mean_over_views(portraits):
 def square_table(root, n=24):
     "Squares, light or dark, of women and men"
     for i in range(n): Image.fromarray(np.full((64,32,3), 20 if i%2 else 230, np.uint8)).save(root/f'{i}.png')
-    return pd.DataFrame(dict(image=[f'{i}.png' for i in range(n)], split=['train']*12+['query']*4+['gallery']*8, identity=[f'p{i%3}' for i in range(n)], gender=['male','female']*(n//2)))
+    return pd.DataFrame(dict(image=[f'{i}.png' for i in range(n)], split=['train']*12+['query']*4+['gallery']*8,
+                             identity=[f'p{i%3}' for i in range(n)], gender=['male','female']*(n//2)))
 
 def squares(root, tasks=Tasks([PORTRAIT['gender']]), df=None, size=(64,32), cbs=None, **kwargs):
     df = square_table(root) if df is None else df
-    return fss_learner(portrait_dls(df, root, tasks, size=size, bs=4, augment=False), 'test_resnet', pretrained=False, cbs=cbs, **kwargs)
+    return fss_learner(portrait_dls(df, root, tasks, size=size, bs=4, augment=False), 'test_resnet', pretrained=False,
+                       cbs=cbs, **kwargs)
 
 def quietly(learn, n=1, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit(n, 1e-3, **kwargs)
@@ -599,29 +643,31 @@ def quietly(learn, n=1, **kwargs):
 @pytest.mark.parametrize('tracker', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau])
 def test_a_loss_that_nothing_has_is_not_tracked(tmp_path, tracker):
     learn = squares(tmp_path, Tasks([PORTRAIT['identity']]))
-    with pytest.raises(ValueError, match=f'{tracker.__name__} monitors valid_loss, and nothing in query and gallery'): quietly(learn, cbs=tracker())
+    with pytest.raises(ValueError, match=f'{tracker.__name__} monitors valid_loss, and nothing in query and gallery'):
+        quietly(learn, cbs=tracker())
 
 @pytest.mark.parametrize('labels', [('female','male'), ('male','female','other')])
 def test_scores_refuse_loaders_of_other_labels(tmp_path, labels):
     learn = squares(tmp_path)
     learn.dls = squares(tmp_path, Tasks([Task('gender', 'appearance', labels)])).dls
-    for said in (learn.portrait_scores, learn.portrait_report):
-        with pytest.raises(ValueError, match='labels of this loader are not those of the network'): said()
+    for score in (learn.portrait_scores, learn.portrait_report):
+        with pytest.raises(ValueError, match='labels of this loader are not those of the network'): score()
 
 def test_a_network_is_saved_with_the_size_that_it_was_trained_at_last(tmp_path):
     learn = squares(tmp_path)
     learn.dls = squares(tmp_path, size=(32,32)).dls # progressive resizing
     quietly(learn)
     model = load_portrait_model(save_portrait_model(learn, tmp_path/'model'))
-    said = Interpreter(model).interpret(tmp_path/'0.png').probabilities['gender']
+    answers = Interpreter(model).interpret(tmp_path/'0.png').probabilities['gender']
     assert model.size==(32,32)
-    np.testing.assert_allclose(learn.predict(tmp_path/'0.png')[2]['gender'], list(said.values()), atol=1e-5)
+    np.testing.assert_allclose(learn.predict(tmp_path/'0.png')[2]['gender'], list(answers.values()), atol=1e-5)
 
 def test_overwriting_a_model_deletes_nothing_else(tmp_path):
     learn = squares(tmp_path)
     model = save_portrait_model(learn, tmp_path/'model')
     (model/'notes.txt').write_text('mine')
-    with pytest.raises(FileExistsError, match='holds more than a model.*notes.txt'): save_portrait_model(learn, model, overwrite=True)
+    with pytest.raises(FileExistsError, match='holds more than a model.*notes.txt'):
+        save_portrait_model(learn, model, overwrite=True)
     assert (model/'notes.txt').read_text()=='mine'
 
 def test_two_averages_are_refused(tmp_path):
@@ -640,12 +686,14 @@ def test_what_is_no_loader_is_told_so(tmp_path, dl):
 def test_people_who_look_alike_are_named_by_the_loaders(tmp_path):
     df = square_table(tmp_path)
     df['identity'] = ['7','8']*6+['007','9']*6
-    with pytest.warns(UserWarning, match="'7' and '007'"): squares(tmp_path, Tasks([PORTRAIT['identity'], PORTRAIT['gender']]), df)
+    with pytest.warns(UserWarning, match="'7' and '007'"):
+        squares(tmp_path, Tasks([PORTRAIT['identity'], PORTRAIT['gender']]), df)
 
 def test_a_page_for_a_subtask_that_nobody_was_labelled_for(tmp_path):
     df = square_table(tmp_path).assign(hair=['dark','fair']*6+['']*12)
     learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark','fair'])]), df)
-    with pytest.warns(UserWarning, match='Nothing in query and gallery to score hair'): learn.portrait_report(folder=tmp_path/'report', n=20)
+    with pytest.warns(UserWarning, match='Nothing in query and gallery to score hair'):
+        learn.portrait_report(folder=tmp_path/'report', n=20)
     assert '<h3>hair</h3>' in (tmp_path/'report'/'report.html').read_text()
 
 @pytest.mark.parametrize('kept', [dict(bs=2.5), dict(lr=-1), dict(more=1)])
@@ -659,3 +707,61 @@ def test_a_network_of_nan_describes_nobody(tmp_path):
     learn = squares(tmp_path)
     for p in learn.model.parameters(): p.data.fill_(float('nan'))
     with pytest.raises(ValueError, match='not finite'): Interpreter(learn).interpret(tmp_path/'0.png')
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path/'deep'/'notes'
+    def write(text):
+        with replace_folder(path) as new: (new/'note.txt').write_text(text)
+    write('first')
+    (path/'more.txt').write_text('more')
+    write('second')
+    assert [o.name for o in path.iterdir()]==['note.txt'] and (path/'note.txt').read_text()=='second'
+    real = Path.rename
+    def fails(self, target):
+        if self.name=='new': raise OSError('no such luck')
+        return real(self, target)
+    monkeypatch.setattr(Path, 'rename', fails)
+    with pytest.raises(OSError, match='no such luck'): write('third')
+    monkeypatch.undo()
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            with replace_folder(path): raise error
+    assert (path/'note.txt').read_text()=='second'
+    assert [o.name for o in path.parent.iterdir()]==['notes'] # nothing is left beside it
+    assert path.stat().st_mode & 0o077 # others may read it, unlike a temporary folder
+
+@pytest.mark.parametrize('size', [0, 5, 2**21+1])
+def test_a_digest_is_that_of_all_bytes(tmp_path, size):
+    import hashlib
+    (tmp_path/'f').write_bytes(bytes(o%251 for o in range(size)))
+    assert file_sha256(tmp_path/'f')==hashlib.sha256((tmp_path/'f').read_bytes()).hexdigest()
+
+def test_identities_are_scored_from_any_embeddings(tmp_path):
+    df = square_table(tmp_path).assign(source=[f'film {i%2}' for i in range(24)])
+    dls = squares(tmp_path, Tasks([PORTRAIT['identity'], PORTRAIT['gender']]), df).dls
+    data = dls.query.dataset, dls.gallery.dataset
+    names = sorted({k for o in data for k in o.identities})
+    one_hot = [torch.eye(len(names))[[names.index(k) for k in o.identities]] for o in data]
+    one_hot[0] = one_hot[0]+1e-3*torch.arange(1, 5)[:, None] # no portrait finds itself
+    found = identity_scores(*one_hot, data)
+    assert found.macro_mAP==1 and found.macro_cmc[1]==1 and found.n_valid==4
+    assert [o.tolist() for o in cameras_of(*data)]==[o.df.source.tolist() for o in data]
+    apart = identity_scores(*one_hot, data, cameras=True) # only the other film counts
+    assert apart.macro_mAP==1 and apart.n_valid==4
+    for o in data: o.df['source'] = 'film'
+    nobody = identity_scores(*one_hot, data, cameras=True)
+    assert np.isnan(nobody.macro_mAP) and nobody.n_valid==0
+    data[1].df.loc[0, 'source'] = ''
+    with pytest.raises(ValueError, match="needs a camera in the column 'source'"):
+        identity_scores(*one_hot, data, cameras=True)
+
+@pytest.mark.parametrize('splits, names, fine', [
+    (['query','gallery'], ['identity','gender'], True), (['gallery'], ['gender'], True), (['query'], ['gender'], True),
+    (['gallery'], ['identity'], False), (['query'], ['identity','gender'], False), ([], ['gender'], False)])
+def test_what_can_be_scored(splits, names, fine):
+    from types import SimpleNamespace
+    query, gallery = [SimpleNamespace(dataset=[0]*(o in splits)) for o in ('query','gallery')]
+    tasks = Tasks([PORTRAIT[o] for o in names])
+    if fine: assert check_scorable(tasks, query, gallery) is None
+    else:
+        with pytest.raises(ValueError, match='nothing to score on'): check_scorable(tasks, query, gallery)

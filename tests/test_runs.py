@@ -18,11 +18,13 @@ from portrait_nb.tasks import PORTRAIT, Tasks
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('one_thread')]
 LOADING = dict(size=(64, 32), bs=8, num_workers=0, device='cpu')
 LEARNER = dict(backbone='test_resnet', pretrained=False, positives='mean', lr=1e-2)
-KINDS = dict(plain={}, all=dict(schedule='fit_one_cycle', fit=dict(lr_max=1e-2), ema=.9, bf16=True, score_every=1, loading={**LOADING, 'sampling': 'pk', 'num_workers': 1}))
+KINDS = dict(plain={}, all=dict(schedule='fit_one_cycle', fit=dict(lr_max=1e-2), ema=.9, bf16=True, score_every=1,
+                                loading={**LOADING, 'sampling': 'pk', 'num_workers': 1}))
 
 
 def config_of(root, **kwargs):
-    return run_config(root/'annotations.csv', root, PORTRAIT, **{**dict(n_epoch=3, loading=LOADING, learner=LEARNER), **kwargs})
+    return run_config(root/'annotations.csv', root, PORTRAIT,
+                      **{**dict(n_epoch=3, loading=LOADING, learner=LEARNER), **kwargs})
 
 
 def quiet(run, cbs=None):
@@ -130,16 +132,20 @@ def same_end(a, b):
     assert one['epoch'] == one['n_epoch'] == 3
     for k in one['learner']: assert same(one['learner'][k], two['learner'][k]), k
     assert same(one, two)
-    for o in ('log.csv', 'scores_by_epoch.csv'): assert (a/o).exists() == (b/o).exists() and (not (a/o).exists() or (a/o).read_bytes() == (b/o).read_bytes())
+    for o in ('log.csv', 'scores_by_epoch.csv'):
+        assert (a/o).exists() == (b/o).exists() and (not (a/o).exists() or (a/o).read_bytes() == (b/o).read_bytes())
     if (a/'best.pt').exists(): assert same(read_checkpoint(a/'best.pt'), read_checkpoint(b/'best.pt'))
     assert sorted(o.name for o in b.iterdir()) == sorted(o.name for o in a.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='kills by signal')
 @pytest.mark.parametrize('kind, places', [
-    ('plain', ['half:1']), ('plain', ['batch:0']), ('plain', ['batch:2']), ('plain', ['valid:1']), ('plain', ['half:3']), ('plain', ['unmoved:2']), ('plain', ['moved:3']),
-    ('plain', ['moved:4']), ('plain', ['unsynced:8']), ('plain', ['log:2']), ('plain', ['batch:0', 'half:2', 'moved:1', 'batch:2']),
-    ('all', ['batch:1']), ('all', ['unmoved:3']), ('all', ['log:1', 'valid:2'])], ids=lambda o: '-'.join(o) if isinstance(o, list) else o)
+    ('plain', ['half:1']), ('plain', ['batch:0']), ('plain', ['batch:2']), ('plain', ['valid:1']),
+    ('plain', ['half:3']), ('plain', ['unmoved:2']), ('plain', ['moved:3']), ('plain', ['moved:4']),
+    ('plain', ['unsynced:8']),
+    ('plain', ['log:2']), ('plain', ['batch:0', 'half:2', 'moved:1', 'batch:2']),
+    ('all', ['batch:1']), ('all', ['unmoved:3']), ('all', ['log:1', 'valid:2'])],
+    ids=lambda o: '-'.join(o) if isinstance(o, list) else o)
 def test_killed_and_taken_up_is_as_never_broken(start, unbroken, portraits, tmp_path, kind, places):
     path, config = tmp_path/'run', config_of(portraits[0], **KINDS[kind])
     for o in places: assert start(path, config, o) == -signal.SIGKILL
@@ -161,7 +167,8 @@ def test_a_finished_run_is_left_alone(unbroken, tmp_path, capsys):
     assert 'is finished: all 3 epochs are done' in capsys.readouterr().out
     assert {k: (path/k).read_bytes() for k in before} == before
     state = read_checkpoint(path/'last.pt')['learner']
-    assert same(dict(learn.model.state_dict()), state['callbacks']['ema']['average']) and not same(state['model'], state['callbacks']['ema']['average'])
+    assert same(dict(learn.model.state_dict()), state['callbacks']['ema']['average'])
+    assert not same(state['model'], state['callbacks']['ema']['average'])
 
 
 def test_what_is_printed_is_the_whole_table(unbroken, portraits, tmp_path):
@@ -192,8 +199,11 @@ def test_a_full_disk(portraits, tmp_path, monkeypatch, room):
         def __exit__(self, *args): self.f.close()
     def fill(cb):
         if cb.epoch == 1: monkeypatch.setattr(runs, 'open', Full, raising=False)
-    with pytest.raises(RunError) as e: quiet(new_run(tmp_path/'run', config_of(portraits[0])), Callback(after_train=fill))
-    assert str(e.value).count('\n') == 0 and 'No space left on device' in str(e.value) and f'holds 1 of 3 epochs: go on with portrait_train --resume {tmp_path/"run"}' in str(e.value)
+    with pytest.raises(RunError) as e:
+        quiet(new_run(tmp_path/'run', config_of(portraits[0])), Callback(after_train=fill))
+    assert str(e.value).count('\n') == 0
+    assert 'No space left on device' in str(e.value)
+    assert f'holds 1 of 3 epochs: go on with portrait_train --resume {tmp_path/"run"}' in str(e.value)
     monkeypatch.undo()
     assert read_checkpoint(tmp_path/'run/last.pt')['epoch'] == 1
     assert not list((tmp_path/'run').glob('.*'))
@@ -206,7 +216,9 @@ def test_a_picture_that_breaks_and_is_mended(portraits, unbroken, tmp_path, num_
     good = victim.read_bytes()
     def harm(cb):
         if cb.epoch == 1: victim.write_bytes(b'no picture')
-    with pytest.raises(RunError) as e: quiet(new_run(tmp_path/'run', config_of(root, loading={**LOADING, 'bs': 9, 'num_workers': num_workers})), Callback(before_train=harm))
+    with pytest.raises(RunError) as e:
+        quiet(new_run(tmp_path/'run', config_of(root, loading={**LOADING, 'bs': 9, 'num_workers': num_workers})),
+              Callback(before_train=harm))
     assert str(victim) in str(e.value) and 'holds 1 of 3 epochs' in str(e.value) and '\n' not in str(e.value)
     victim.write_bytes(good)
     quiet(open_run(tmp_path/'run'))
@@ -214,28 +226,31 @@ def test_a_picture_that_breaks_and_is_mended(portraits, unbroken, tmp_path, num_
     same_end(tmp_path/'never', tmp_path/'run')
 
 
-def lose_a_worker(path, config, said):
+def lose_a_worker(path, config, file):
     "In a process of its own, which torch's signal handler may interrupt where it likes: kill a worker, write down how the run ends"
     torch.set_num_threads(1)
     multiprocessing.set_start_method('fork', force=True)
     def harm(cb):
         if cb.training and (cb.epoch, cb.iter) == (1, 1): multiprocessing.active_children()[0].kill()
     try: quiet(new_run(path, config), Callback(before_batch=harm))
-    except RunError as e: said.write_text(str(e))
+    except RunError as e: file.write_text(str(e))
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='kills by signal')
 def test_a_worker_that_dies(start, portraits, tmp_path):
-    assert start(tmp_path/'run', config_of(portraits[0], loading={**LOADING, 'bs': 2, 'num_workers': 2}), tmp_path/'said', target=lose_a_worker) == 0
-    said = (tmp_path/'said').read_text()
-    assert 'process that reads pictures has died' in said and 'holds 1 of 3 epochs' in said and '\n' not in said
+    assert start(tmp_path/'run', config_of(portraits[0], loading={**LOADING, 'bs': 2, 'num_workers': 2}),
+                 tmp_path/'said', target=lose_a_worker) == 0
+    sentence = (tmp_path/'said').read_text()
+    assert 'process that reads pictures has died' in sentence and 'holds 1 of 3 epochs' in sentence
+    assert '\n' not in sentence
     assert read_checkpoint(tmp_path/'run/last.pt')['epoch'] == 1
 
 
 def test_ctrl_c_says_how_to_go_on(portraits, unbroken, tmp_path, capsys):
     def interrupt(cb):
         if cb.training and (cb.epoch, cb.iter) == (1, 3): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): quiet(new_run(tmp_path/'run', config_of(portraits[0])), Callback(after_step=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        quiet(new_run(tmp_path/'run', config_of(portraits[0])), Callback(after_step=interrupt))
     assert f"holds 1 of 3 epochs: go on with portrait_train --resume {tmp_path/'run'}" in capsys.readouterr().out
     quiet(open_run(tmp_path/'run'))
     same_end(unbroken('plain'), tmp_path/'run')
@@ -244,7 +259,8 @@ def test_ctrl_c_says_how_to_go_on(portraits, unbroken, tmp_path, capsys):
 def test_a_loss_that_is_no_number(portraits, tmp_path):
     def harm(cb):
         if cb.training and (cb.epoch, cb.iter) == (1, 1): cb.xb[0][0, 0, 0, 0] = float('nan')
-    with pytest.raises(RunError, match='inputs of this batch are not finite.*bad_batch_epoch1_1.pt.*The same batch will come again.*holds 1 of 3'):
+    words = 'inputs of this batch are not finite.*bad_batch_epoch1_1.pt.*The same batch will come again.*holds 1 of 3'
+    with pytest.raises(RunError, match=words):
         quiet(new_run(tmp_path/'run', config_of(portraits[0])), Callback(before_batch=harm))
     assert torch.load(tmp_path/'run/bad_batch_epoch1_1.pt', weights_only=True)['xb'][0].isnan().sum() == 1
 
@@ -253,7 +269,8 @@ def test_data_that_moved_or_changed(portraits, unbroken, tmp_path):
     root = shutil.copytree(portraits[0], tmp_path/'photos')
     def stop(cb):
         if cb.epoch == 1: raise RunError('stopped')
-    with pytest.raises(RunError, match='stopped'): quiet(new_run(tmp_path/'run', config_of(root)), Callback(before_train=stop))
+    with pytest.raises(RunError, match='stopped'):
+        quiet(new_run(tmp_path/'run', config_of(root)), Callback(before_train=stop))
     there = root.rename(tmp_path/'elsewhere')
     with pytest.raises(RunError, match='is gone: there is no'): open_run(tmp_path/'run')
     quiet(open_run(tmp_path/'run', annotations=there/'annotations.csv', root=there))
@@ -278,20 +295,28 @@ def test_nothing_is_overwritten_and_nothing_is_left(portraits, tmp_path):
     (tmp_path/'mine/thesis.txt').write_text('years of work')
     with pytest.raises(FileExistsError, match='choose another folder'): new_run(tmp_path/'mine', config)
     with pytest.raises(FileExistsError, match='choose another folder'): new_run(tmp_path/'mine/thesis.txt', config)
-    for bad, error in ((dict(learner=dict(backbone='no_such')), ValueError), (dict(loading=dict(sampling='none')), ValueError), (dict(learner={**LEARNER, 'colour': 1}), TypeError)):
+    for bad, error in ((dict(learner=dict(backbone='no_such')), ValueError),
+                       (dict(loading=dict(sampling='none')), ValueError),
+                       (dict(learner={**LEARNER, 'colour': 1}), TypeError)):
         with pytest.raises(error): new_run(tmp_path/'new', config_of(portraits[0], **bad))
-    assert [o.name for o in tmp_path.iterdir()] == ['mine'] and (tmp_path/'mine/thesis.txt').read_text() == 'years of work'
+    assert [o.name for o in tmp_path.iterdir()] == ['mine']
+    assert (tmp_path/'mine/thesis.txt').read_text() == 'years of work'
     (tmp_path/'empty').mkdir()
     new_run(tmp_path/'empty', config)
     with pytest.raises(FileExistsError, match='portrait_train --resume'): new_run(tmp_path/'empty', config)
-    with pytest.raises(AnnotationError): new_run(tmp_path/'far/away', config_of(portraits[0], drop=False) | dict(root=str(tmp_path/'nowhere')))
+    with pytest.raises(AnnotationError):
+        new_run(tmp_path/'far/away', config_of(portraits[0], drop=False) | dict(root=str(tmp_path/'nowhere')))
     assert not (tmp_path/'far').exists()
 
 
 @pytest.mark.parametrize('harm, words', [
-    (lambda p: (p/'config.json').unlink(), 'is not a run'), (lambda p: (p/'config.json').write_text('{'), 'is not json'), (lambda p: (p/'config.json').write_text('{"format": 99}'), 'format 1'),
-    (lambda p: (p/'last.pt').write_bytes(b''), 'damaged'), (lambda p: (p/'last.pt').write_bytes((p/'last.pt').read_bytes()[:5000]), 'damaged'),
-    (lambda p: torch.save(dict(format=99), p/'last.pt'), 'format 1'), (lambda p: torch.save({'a': Path('x')}, p/'last.pt'), 'not a checkpoint')])
+    (lambda p: (p/'config.json').unlink(), 'is not a run'),
+    (lambda p: (p/'config.json').write_text('{'), 'is not json'),
+    (lambda p: (p/'config.json').write_text('{"format": 99}'), 'format 1'),
+    (lambda p: (p/'last.pt').write_bytes(b''), 'damaged'),
+    (lambda p: (p/'last.pt').write_bytes((p/'last.pt').read_bytes()[:5000]), 'damaged'),
+    (lambda p: torch.save(dict(format=99), p/'last.pt'), 'format 1'),
+    (lambda p: torch.save({'a': Path('x')}, p/'last.pt'), 'not a checkpoint')])
 def test_a_damaged_run_ends_in_a_sentence(unbroken, tmp_path, harm, words):
     path = shutil.copytree(unbroken('plain'), tmp_path/'run')
     harm(path)
@@ -299,11 +324,15 @@ def test_a_damaged_run_ends_in_a_sentence(unbroken, tmp_path, harm, words):
     assert '\n' not in str(e.value)
 
 
-def change(path, **kwargs): (path/'config.json').write_text(json.dumps({**json.loads((path/'config.json').read_text()), **kwargs}))
+def change(path, **kwargs):
+    (path/'config.json').write_text(json.dumps({**json.loads((path/'config.json').read_text()), **kwargs}))
 
 
-@pytest.mark.parametrize('kind, kwargs, words', [('plain', dict(n_epoch=4), 'begun with 3 epochs, this is a fit of 4'), ('plain', dict(learner={**LEARNER, 'split': 'shared'}), 'does not fit'),
-                                                 ('all', dict(ema=None), "callback 'ema'"), ('plain', dict(learner={**LEARNER, 'weighting': 'average'}), 'does not fit')])
+@pytest.mark.parametrize('kind, kwargs, words', [
+    ('plain', dict(n_epoch=4), 'begun with 3 epochs, this is a fit of 4'),
+    ('plain', dict(learner={**LEARNER, 'split': 'shared'}), 'does not fit'),
+    ('all', dict(ema=None), "callback 'ema'"),
+    ('plain', dict(learner={**LEARNER, 'weighting': 'average'}), 'does not fit')])
 def test_a_checkpoint_of_another_learner_is_refused(unbroken, tmp_path, kind, kwargs, words):
     path = shutil.copytree(unbroken(kind), tmp_path/'run')
     change(path, **kwargs)
@@ -337,12 +366,14 @@ def test_torchs_optimisers_resume_too(portraits, tmp_path, monkeypatch):
 def test_the_scale_of_fp16_is_kept(portraits, tmp_path, monkeypatch):
     "fastai's MixedPrecision with a scaler that works on a CPU, and doubles its scale every fifth step"
     scaler = torch.amp.GradScaler
-    monkeypatch.setattr(fp16, 'GradScaler', lambda _, **kwargs: scaler('cpu', init_scale=64, growth_interval=5, **kwargs))
+    on_cpu = partial(scaler, 'cpu', init_scale=64, growth_interval=5)
+    monkeypatch.setattr(fp16, 'GradScaler', lambda _, **kwargs: on_cpu(**kwargs))
     scales, config = [], config_of(portraits[0])
     def stop(cb):
         if cb.epoch == 1: raise RunError('stopped')
     note = Callback(after_backward=lambda cb: scales.append(cb.learn.scaler.get_scale()))
-    with pytest.raises(RunError, match='stopped'): quiet(new_run(tmp_path/'run', config), [fp16.MixedPrecision(), Callback(before_train=stop)])
+    with pytest.raises(RunError, match='stopped'):
+        quiet(new_run(tmp_path/'run', config), [fp16.MixedPrecision(), Callback(before_train=stop)])
     with pytest.raises(ValueError, match='to_fp16'): quiet(open_run(tmp_path/'run'))
     quiet(open_run(tmp_path/'run'), [fp16.MixedPrecision(), note])
     resumed, scales[:] = list(scales), []
@@ -357,12 +388,14 @@ def test_weights_without_a_gradient_stay_without(portraits, tmp_path):
         extra = cb.model.extra
         if cb.training: cb.learn.loss_grad = cb.loss_grad + (extra[0]*2 if (cb.epoch, cb.iter) == (0, 0) else 0)
     def with_extra(run):
-        run.learn.model.extra = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(())), torch.nn.Parameter(torch.ones(()))])
+        run.learn.model.extra = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(())),
+                                                        torch.nn.Parameter(torch.ones(()))])
         return run
     def stop(cb):
         if cb.epoch == 1: raise RunError('stopped')
     config = config_of(portraits[0])
-    with pytest.raises(RunError, match='stopped'): quiet(with_extra(new_run(tmp_path/'run', config)), [Callback(after_loss=once), Callback(before_train=stop)])
+    with pytest.raises(RunError, match='stopped'):
+        quiet(with_extra(new_run(tmp_path/'run', config)), [Callback(after_loss=once), Callback(before_train=stop)])
     quiet(with_extra(open_run(tmp_path/'run')), Callback(after_loss=once))
     quiet(with_extra(new_run(tmp_path/'never', config)), Callback(after_loss=once))
     a, b = (read_checkpoint(tmp_path/o/'last.pt')['learner'] for o in ('never', 'run'))
@@ -371,7 +404,8 @@ def test_weights_without_a_gradient_stay_without(portraits, tmp_path):
 
 def test_an_augment_and_few_tasks_travel_through_the_configuration(portraits, tmp_path):
     tasks = Tasks(PORTRAIT.attributes)
-    config = run_config(portraits[0]/'annotations.csv', portraits[0], tasks, n_epoch=1, loading={**LOADING, 'augment': dict(erase=.1, pad=2)}, learner=LEARNER, score_every=1)
+    config = run_config(portraits[0]/'annotations.csv', portraits[0], tasks, n_epoch=1,
+                        loading={**LOADING, 'augment': dict(erase=.1, pad=2)}, learner=LEARNER, score_every=1)
     new_run(tmp_path/'run', config)
     run = open_run(tmp_path/'run')
     augment = run.learn.dls.train.after_batch.fs[-1]
@@ -405,8 +439,10 @@ def test_two_processes_do_not_train_one_run(portraits, tmp_path):
     run = new_run(tmp_path/'run', config_of(portraits[0]))
     with run.alone():
         with pytest.raises(RunError, match='is being trained by another process'): quiet(open_run(tmp_path/'run'))
-        asked = subprocess.run([sys.executable, '-c', f"from portrait_nb.runs import open_run; open_run({str(tmp_path/'run')!r}).fit()"], capture_output=True, text=True)
-        assert asked.returncode and 'is being trained by another process' in asked.stderr
+        second = subprocess.run([sys.executable, '-c',
+                                f"from portrait_nb.runs import open_run; open_run({str(tmp_path/'run')!r}).fit()"],
+                               capture_output=True, text=True)
+        assert second.returncode and 'is being trained by another process' in second.stderr
     quiet(open_run(tmp_path/'run'))
     assert read_checkpoint(tmp_path/'run'/'last.pt')['epoch'] == run.config['n_epoch']
 
@@ -415,18 +451,33 @@ def test_what_cannot_be_scored_is_refused_before_it_is_trained(portraits, tmp_pa
     root, df = portraits
     df.drop(columns='source').to_csv(tmp_path/'no_source.csv', index=False)
     df[df.split != 'query'].to_csv(tmp_path/'no_query.csv', index=False)
-    for name, words, kwargs in (('no_source', 'needs a camera', dict(cameras=True)), ('no_query', 'nothing to score on', dict(score_every=1))):
-        config = run_config(tmp_path/f'{name}.csv', root, PORTRAIT, n_epoch=1, loading=LOADING, learner=LEARNER, **kwargs)
+    for name, words, kwargs in (('no_source', 'needs a camera', dict(cameras=True)),
+                                ('no_query', 'nothing to score on', dict(score_every=1))):
+        config = run_config(tmp_path/f'{name}.csv', root, PORTRAIT, n_epoch=1, loading=LOADING, learner=LEARNER,
+                            **kwargs)
         with pytest.raises(ValueError, match=words): new_run(tmp_path/'run', config)
     assert not (tmp_path/'run').exists()
 
 
 def test_identity_alone_has_no_losses_in_validation_to_draw(portraits, tmp_path):
-    config = run_config(portraits[0]/'annotations.csv', portraits[0], Tasks([PORTRAIT['identity']]), n_epoch=1, loading=LOADING, learner={**LEARNER, 'weighting': 'average'})
+    config = run_config(portraits[0]/'annotations.csv', portraits[0], Tasks([PORTRAIT['identity']]), n_epoch=1,
+                        loading=LOADING, learner={**LEARNER, 'weighting': 'average'})
     run = new_run(tmp_path/'run', config)
     quiet(run)
     assert (tmp_path/'run'/'curves.png').exists()
     with pytest.raises(ValueError, match="nothing to plot of 'valid'"): run.learn.loss_recorder.plot('valid')
+
+
+def test_an_environment_begins_with_what_was_run():
+    where = runs.environment(preset='tiny', seed=3)
+    assert list(where)[:3] == ['preset', 'seed', 'date']
+    assert set(where) - {'preset', 'seed'} == set(runs.environment())
+    assert where['hardware'] == (torch.cuda.get_device_name() if torch.cuda.is_available() else runs.processor())
+
+
+def test_one_process_is_the_first(capsys):
+    assert runs.on_first_process(divmod, 7, 2) == (3, 1) and runs.from_all_processes('me') == ['me']
+    with pytest.raises(ZeroDivisionError): runs.on_first_process(divmod, 7, 0)
 
 
 def test_looking_at_a_run_leaves_what_is_being_written(portraits, tmp_path):

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastai.basics import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException, DataLoaders, Learner, set_seed
+from fastai.basics import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
+                           CancelTrainException, CancelValidException, DataLoaders, Learner, set_seed)
 from fastai.callback.all import EarlyStoppingCallback
 from torch import nn
 from torch.utils.data import DataLoader
 
 from portrait_nb import callbacks, distributed, learner, runs, weighting
-from portrait_nb.callbacks import BF16, EMA, BatchAugment, Compile, DynamicWeights, LossGuard, LossRecorder, Losses, OnDevice, ScoreEpochs, SkipValidation, Throughput, TidyCallback
+from portrait_nb.callbacks import (BF16, EMA, BatchAugment, Compile, DynamicWeights, LossGuard, LossRecorder, Losses,
+                                   OnDevice, ScoreEpochs, SkipValidation, Throughput, TidyCallback)
 from portrait_nb.learner import PortraitLearner
 from portrait_nb.losses import PortraitLoss
 from portrait_nb.runs import KeepRun
@@ -20,8 +22,10 @@ from portrait_nb.weighting import LogitAdjustment
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('one_thread')]
 TASKS = Tasks([PORTRAIT['gender'], PORTRAIT['age']])
-ELSEWHERE = {TidyCallback, SkipValidation, KeepRun, distributed.SharedTrainer, learner.GatherPortraits} # the kind itself; no state; below; in test_distributed; in no fit
-EVENTS = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step after_batch after_train
+# the kind itself; no state; below; in test_distributed; in no fit
+ELSEWHERE = {TidyCallback, SkipValidation, KeepRun, distributed.SharedTrainer, learner.GatherPortraits}
+EVENTS = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step
+    after_step after_batch after_train
     before_validate after_validate after_epoch after_fit'''.split()
 STOPS = [KeyboardInterrupt, RuntimeError, CancelFitException]
 
@@ -29,7 +33,8 @@ STOPS = [KeyboardInterrupt, RuntimeError, CancelFitException]
 class Vectors:
     def __init__(self, n, seed):
         g = torch.Generator().manual_seed(seed)
-        self.x, self.labels = torch.randn(n, 8, generator=g), {t.name: torch.randint(t.n_labels, (n,), generator=g) for t in TASKS}
+        self.x, self.labels = torch.randn(n, 8, generator=g), {t.name: torch.randint(t.n_labels, (n,), generator=g)
+                                                               for t in TASKS}
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return self.x[i], {k: v[i] for k, v in self.labels.items()}
 
@@ -61,8 +66,8 @@ def everything(kind, path):
     dls = Loaders(DataLoader(Vectors(32, 0), 8, shuffle=True), DataLoader(Vectors(16, 1), 8))
     model, loss = Net(), PortraitLoss(TASKS, metric_loss='triplet', weighting='dwa')
     model.criterion = loss
-    cbs = [LossRecorder(), OnDevice(), ScoreEpochs(), LossGuard(path), EMA(.9), Throughput(), BF16(), Compile('eager'), BatchAugment(lambda x, **_: x*1.5),
-           DynamicWeights(), LogitAdjustment()]
+    cbs = [LossRecorder(), OnDevice(), ScoreEpochs(), LossGuard(path), EMA(.9), Throughput(), BF16(), Compile('eager'),
+           BatchAugment(lambda x, **_: x*1.5), DynamicWeights(), LogitAdjustment()]
     return scored(kind)(dls, model, loss_func=loss, path=path, cbs=cbs)
 
 
@@ -71,8 +76,10 @@ def trained(learn, start):
     learn.model.load_state_dict(start)
     set_seed(0)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-2, reset_opt=True)
-    return [learn.model.state_dict(), learn.ema.average.module.state_dict(), learn.ema.steps, learn.ema.shown, learn.loss_recorder.rows, learn.loss_func.weights.tolist(),
-            learn.score_epochs.rows, learn.recorder.values, list(learn.recorder.losses), list(learn.recorder.metric_names), len(learn.throughput.rows)]
+    ema, recorder = learn.ema, learn.recorder
+    return [learn.model.state_dict(), ema.average.module.state_dict(), ema.steps, ema.swapped, learn.loss_recorder.rows,
+            learn.loss_func.weights.tolist(), learn.score_epochs.rows, recorder.values, list(recorder.losses),
+            list(recorder.metric_names), len(learn.throughput.rows)]
 
 
 def same(a, b):
@@ -85,7 +92,8 @@ def same(a, b):
 def stop_at(event, order, error):
     "A callback that raises `error` at `event`, in the second batch where there is one"
     def inner(cb):
-        if event in ('before_fit', 'before_epoch', 'before_train') or getattr(cb, 'iter', 0) >= 1: raise error('stopped')
+        if event in ('before_fit', 'before_epoch', 'before_train') or getattr(cb, 'iter', 0) >= 1:
+            raise error('stopped')
     cb = Callback(**{event: inner})
     cb.order = order
     return cb
@@ -103,8 +111,10 @@ def copied(model): return {k: v.clone() for k, v in model.state_dict().items()}
 
 def test_no_callback_of_ours_is_forgotten(tmp_path):
     modules = (callbacks, weighting, runs, learner, distributed)
-    ours = {o for m in modules for o in vars(m).values() if inspect.isclass(o) and issubclass(o, Callback) and o.__module__.startswith('portrait_nb.')}
-    assert ours-ELSEWHERE == {type(o) for o in everything(Learner, tmp_path).cbs if type(o).__module__.startswith('portrait_nb.')}
+    ours = {o for m in modules for o in vars(m).values() if inspect.isclass(o) and issubclass(o, Callback)
+            and o.__module__.startswith('portrait_nb.')}
+    assert ours-ELSEWHERE == {type(o) for o in everything(Learner, tmp_path).cbs
+                              if type(o).__module__.startswith('portrait_nb.')}
     for o in ours: assert issubclass(o, TidyCallback) or 'self.run =' not in inspect.getsource(o)
 
 
@@ -115,17 +125,21 @@ def test_the_fit_after_a_stopped_one_is_as_if_it_had_not_been(kind, tmp_path):
     want = [{k: v.clone() for k, v in o.items()} if isinstance(o, dict) else o for o in want]
     learn = everything(kind, tmp_path)
     for i, (event, finder) in enumerate(product(EVENTS, (True, False))):
-        for error, order in product(STOPS, (-15, 99)) if event == 'before_batch' else [(STOPS[i//2 % 3], (-15, 99)[i//4 % 2])]:
+        for error, order in product(STOPS, (-15, 99)) if event == 'before_batch' else [(STOPS[i//2 % 3],
+                                                                                        (-15, 99)[i//4 % 2])]:
             before = copied(learn.model)
             stop(learn, finder, stop_at(event, order, error))
             where = f'{error.__name__} in {event} ({order}) of {"lr_find" if finder else "fit"}'
             if kind is PortraitLearner:
                 if finder: assert same(before, learn.model.state_dict()), where
-                assert 'forward' not in vars(learn.model) and not (learn.ema.shown and learn.ema.fitting) and learn.loss_guard.waiting is None, where
+                assert 'forward' not in vars(learn.model), where
+                assert not (learn.ema.swapped and learn.ema.fitting), where
+                assert learn.loss_guard.waiting is None, where
             assert same(trained(learn, start), want), where
 
 
-@pytest.mark.parametrize('error', [CancelBatchException, CancelTrainException, CancelEpochException, CancelValidException])
+@pytest.mark.parametrize('error', [CancelBatchException, CancelTrainException, CancelEpochException,
+                                   CancelValidException])
 @pytest.mark.parametrize('order', [-15, 99])
 def test_a_cancelled_part_leaves_no_patch(error, order, tmp_path):
     def cancel(cb):
@@ -133,12 +147,13 @@ def test_a_cancelled_part_leaves_no_patch(error, order, tmp_path):
     learn, cb = everything(Learner, tmp_path), Callback(before_batch=cancel)
     cb.order = order
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-1, cbs=cb)
-    assert 'forward' not in vars(learn.model) and learn.ema.shown
+    assert 'forward' not in vars(learn.model) and learn.ema.swapped
 
 
 def test_what_leaves_its_learner_takes_back_what_it_changed(tmp_path):
     learn = everything(Learner, tmp_path)
-    with contextlib.suppress(RuntimeError), learn.no_logging(): learn.fit(1, cbs=stop_at('before_batch', 99, RuntimeError))
+    with contextlib.suppress(RuntimeError), learn.no_logging():
+        learn.fit(1, cbs=stop_at('before_batch', 99, RuntimeError))
     assert 'forward' in vars(learn.model) and 'after_batch' in vars(learn.progress)
     learn.remove_cbs([learn.on_device, learn.bf16, learn.compile])
     assert 'forward' not in vars(learn.model) and 'after_batch' not in vars(learn.progress)
@@ -146,12 +161,13 @@ def test_what_leaves_its_learner_takes_back_what_it_changed(tmp_path):
 
 def test_an_average_that_was_shown_goes_when_validation_is_stopped(tmp_path):
     "Passed to `fit`, in any Learner: what is trained comes back"
-    learn, kept = everything(Learner, tmp_path), []
+    learn, averages = everything(Learner, tmp_path), []
     learn.remove_cb(EMA)
-    look = Callback(after_train=lambda cb: kept.append(copied(cb.model)))
+    look = Callback(after_train=lambda cb: averages.append(copied(cb.model)))
     look.order = 0
-    with contextlib.suppress(KeyboardInterrupt), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-1, cbs=[EMA(.9), look, stop_at('after_validate', 0, KeyboardInterrupt)])
-    assert same(kept[0], learn.model.state_dict())
+    with contextlib.suppress(KeyboardInterrupt), learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-1, cbs=[EMA(.9), look, stop_at('after_validate', 0, KeyboardInterrupt)])
+    assert same(averages[0], learn.model.state_dict())
 
 
 def test_keep_run_sits_out_the_finder_and_forgets(tmp_path):
@@ -181,8 +197,13 @@ def test_losses_are_a_list():
     losses, plain = Losses(), []
     for i in range(700):
         losses.append(torch.tensor(i/7)), plain.append(torch.tensor(i/7))
-    assert len(losses) == 700 and losses[-1] == plain[-1] and list(losses) == plain and losses[5:9].tolist() == [float(o) for o in plain[5:9]]
-    assert torch.equal(torch.Tensor(losses), torch.stack(plain)) and list(reversed(losses))[0] == plain[-1] and Losses(losses[:]).n == 700
+    assert len(losses) == 700
+    assert losses[-1] == plain[-1]
+    assert list(losses) == plain
+    assert losses[5:9].tolist() == [float(o) for o in plain[5:9]]
+    assert torch.equal(torch.Tensor(losses), torch.stack(plain))
+    assert list(reversed(losses))[0] == plain[-1]
+    assert Losses(losses[:]).n == 700
     assert not Losses() and repr(Losses([1, 2])) == 'Losses([1.0, 2.0])'
 
 
@@ -219,11 +240,13 @@ class Noise:
 class Memory(Callback):
     order = 200
     def after_batch(self):
-        if self.training and self.train_iter in (100, 500): print(int(open('/proc/self/statm').read().split()[1])*4//1024)
+        if self.training and self.train_iter in (100, 500):
+            print(int(open('/proc/self/statm').read().split()[1])*4//1024)
 model = PortraitNet(tasks, 'test_resnet', split='shared', pretrained=False, size=(64,32))
 model.criterion = PortraitLoss(tasks)
 dl = torch.utils.data.DataLoader(Noise(), 16)
-learn = PortraitLearner(DataLoaders(dl, dl), model, loss_func=model.criterion, cbs=[LossRecorder(), OnDevice(), LossGuard(), EMA(), Throughput(), BF16(), SkipValidation(), Memory()])
+cbs = [LossRecorder(), OnDevice(), LossGuard(), EMA(), Throughput(), BF16(), SkipValidation(), Memory()]
+learn = PortraitLearner(DataLoaders(dl, dl), model, loss_func=model.criterion, cbs=cbs)
 with learn.no_bar(), learn.no_logging(): learn.fit(10, 1e-3)
 '''
 

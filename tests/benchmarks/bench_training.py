@@ -1,19 +1,32 @@
 """How fast a portrait Learner trains, and what each part costs. Run from a checkout:
 python tests/benchmarks/bench_training.py cpu|gpu [row ...]     writes results/training_speed.csv and prints it
 
-Every row is a process of its own with a time limit, written as soon as it is measured. A row that is in the file with the same commit and hardware is not run again, so a run that breaks off is continued by the same command; a row that failed says why in `note`, and is tried again with --again.
-Within a row the methods take turns and the fastest turn of each counts. Row names are printed by --list; a part of a name chooses all that contain it.
-torch's switches are as the row's name says and otherwise as portrait_train leaves them: cudnn.benchmark is off. Where torch.compile runs, `graphs` and `compiled` say what it made of network and losses; whole, that is a graph of the network and, with compile_loss, two of the losses: in their first step, and after it.
+Every row is a process of its own with a time limit, written as soon as it is measured. A row that is in the file with
+the same commit and hardware is not run again, so a run that breaks off is continued by the same command; a row that
+failed says why in `note`, and is tried again with --again.
+Within a row the methods take turns and the fastest turn of each counts. Row names are printed by --list; a part of a
+name chooses all that contain it.
+torch's switches are as the row's name says and otherwise as portrait_train leaves them: cudnn.benchmark is off. Where
+torch.compile runs, `graphs` and `compiled` say what it made of network and losses; whole, that is a graph of the
+network and, with compile_loss, two of the losses: in their first step, and after it.
 
-On a GPU that is rented by the minute, without network, .git or this package, but with PyTorch (these commands were tried with Python 3.12 and torch 2.11 without a GPU). Here, once: the wheels that may be missing there, and the portraits, in one archive of 44 MB:
-  python -m pip install --no-deps --no-compile --only-binary=:all: --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --target out/lent \
-    timm==1.0.31 fastai==2.8.7 fastcore==1.14.5 fasttransform==0.0.2 fastprogress==1.0.5 fastdownload==0.0.8 plum-dispatch==2.9.0 beartype==0.23.1 rich==15.0.0 cloudpickle==3.1.2 kornia==0.9.0 kornia_rs==0.2.0 pandas==3.1.1 python-dateutil==2.9.0.post0 six==1.17.0 \
-    matplotlib==3.11.2 contourpy==1.3.3 cycler==0.12.1 fonttools==4.68.0 kiwisolver==1.5.1 pyparsing==3.3.3 ipython==9.18.1 traitlets==5.16.1 pygments==2.21.0
+On a GPU that is rented by the minute, without network, .git or this package, but with PyTorch (these commands were
+tried with Python 3.12 and torch 2.11 without a GPU). Here, once: the wheels that may be missing there, and the
+portraits, in one archive of 44 MB:
+  python -m pip install --no-deps --no-compile --only-binary=:all: --python-version 3.12 --implementation cp \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+    --target out/lent \
+    timm==1.0.31 fastai==2.8.7 fastcore==1.14.5 fasttransform==0.0.2 fastprogress==1.0.5 fastdownload==0.0.8 \
+    plum-dispatch==2.9.0 beartype==0.23.1 rich==15.0.0 cloudpickle==3.1.2 kornia==0.9.0 kornia_rs==0.2.0 pandas==3.1.1 \
+    python-dateutil==2.9.0.post0 six==1.17.0 matplotlib==3.11.2 contourpy==1.3.3 cycler==0.12.1 fonttools==4.68.0 \
+    kiwisolver==1.5.1 pyparsing==3.3.3 ipython==9.18.1 traitlets==5.16.1 pygments==2.21.0
   PYTHONPATH=tests/benchmarks python -c "from bench_training import *; portraits(rows_of('gpu')['loader 8 workers'])"
   tar --exclude='*/tests' -cJf out/lent.tar.xz out/lent out/bench_training
-There, in a copy of the tree with out/lent.tar.xz, and from the second call on with the out/gpu.csv that the one before brought back; $OUT is the folder that is brought back:
+There, in a copy of the tree with out/lent.tar.xz, and from the second call on with the out/gpu.csv that the one before
+brought back; $OUT is the folder that is brought back:
   python3 -m tarfile -e out/lent.tar.xz . && { [ ! -e out/gpu.csv ] || cp out/gpu.csv $OUT/; }
-  PYTHONPATH=$PWD/out/lent python3 tests/benchmarks/bench_training.py gpu --results $OUT/gpu.csv --commit THE_COMMIT --minutes 8.5
+  PYTHONPATH=$PWD/out/lent python3 tests/benchmarks/bench_training.py gpu --results $OUT/gpu.csv \
+    --commit THE_COMMIT --minutes 8.5
 Here, at the end:
   python tests/benchmarks/bench_training.py gpu --take out/gpu.csv"""
 import argparse, json, os, subprocess, sys, time, traceback
@@ -31,8 +44,11 @@ TURNS, PAIRS, IDENTITIES = 5, 41, 400
 
 # what a turn of a step is made with; each adds to the one above it
 LADDER = ['fp32', 'tf32', 'bf16', 'channels_last', 'fused', 'compile', 'compile_loss']
-SETUPS = dict(cpu=dict(models=['test_resnet', 'resnet18'], size=(128, 64), bs=64, ladder=['fp32', 'fused', 'channels_last', 'bf16'], learner=['fused'], workers=[0], preset='small', n=1024),
-              gpu=dict(models=['hrnet_w32', 'resnet50'], size=(256, 128), bs=128, ladder=LADDER, learner=['fused', 'compile_loss'], workers=[8, 15, 4], preset='bench', n=2048))
+SETUPS = dict(cpu=dict(models=['test_resnet', 'resnet18'], size=(128, 64), bs=64,
+                       ladder=['fp32', 'fused', 'channels_last', 'bf16'], learner=['fused'], workers=[0],
+                       preset='small', n=1024),
+              gpu=dict(models=['hrnet_w32', 'resnet50'], size=(256, 128), bs=128, ladder=LADDER,
+                       learner=['fused', 'compile_loss'], workers=[8, 15, 4], preset='bench', n=2048))
 
 
 def parts(setup):
@@ -48,15 +64,21 @@ def rows_of(device):
     loading = dict(preset=s['preset'], n=s['n'], **base)
     rows = dict(ceilings=dict(kind='ceilings', **base))
     if device == 'cpu':
-        rows |= {f'count {m}': dict(kind='count', model=m, device=device, size=(256, 128), bs=128) for m in ('hrnet_w32', 'resnet50')}
+        rows |= {f'count {m}': dict(kind='count', model=m, device=device, size=(256, 128), bs=128)
+                 for m in ('hrnet_w32', 'resnet50')}
         rows['loader 256x128'] = dict(kind='loader', workers=0, **{**loading, 'size': (256, 128), 'bs': 128})
     for w in s['workers']: rows[f'loader {w} workers'] = dict(kind='loader', workers=w, **loading)
     for m in s['models']:
         rows |= {f'step {m} {v}': dict(kind='step', model=m, variant=v, **base) for v in s['ladder']}
         rows |= {f'learner {m} {v}': dict(kind='learner', model=m, variant=v, **base) for v in s['learner']}
-        rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w, **loading) for w in s['workers']}
-        rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **{**base, 'bs': 128}), f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
-    return dict(sorted(rows.items(), key=lambda o: (o[1].get('model') in s['models'][1:], list(KINDS).index(o[1]['kind']))))
+        rows |= {f'epoch {m} {w} workers': dict(kind='epoch', model=m, variant=s['learner'][0], workers=w,
+                                                **loading) for w in s['workers']}
+        rows |= {f'losses {m}': dict(kind='losses', model=m, variant='fused', **{**base, 'bs': 128}),
+                 f'optimiser {m}': dict(kind='optimiser', model=m, variant='fused', **base)}
+    def place(item):
+        setup = item[1]
+        return setup.get('model') in s['models'][1:], list(KINDS).index(setup['kind'])
+    return dict(sorted(rows.items(), key=place))
 
 
 # the pieces
@@ -103,7 +125,8 @@ def made_up_batch(tasks, setup, device):
     x, y = torch.randn(n, 3, *setup['size'], generator=g), {}
     for t in tasks:
         unknown = torch.rand(n, generator=g) < .1
-        y[t.name] = (torch.randint(2, (n, t.n_labels), generator=g).float() if t.multilabel else torch.randint(t.n_labels, (n,), generator=g))
+        if t.multilabel: y[t.name] = torch.randint(2, (n, t.n_labels), generator=g).float()
+        else: y[t.name] = torch.randint(t.n_labels, (n,), generator=g)
         y[t.name][unknown] = -1
     return x.to(device), {k: v.to(device) for k, v in y.items()}
 
@@ -154,8 +177,8 @@ def Autocast(device):
     class Contiguous(BF16):
         def before_fit(self): pass
         def before_batch(self):
-            from portrait_nb.callbacks import _once
-            _once(self.model, partial(self._cast, device))
+            from portrait_nb.callbacks import next_forward
+            next_forward(self.model, partial(self._cast, device))
     return Contiguous()
 
 
@@ -223,7 +246,8 @@ def peak_mb(step, device):
     return torch.cuda.max_memory_allocated()/2**20
 
 
-def rate(setup, took, n=1, **more): return dict(ms=1e3*min(took)/n, images_per_second=n*setup['bs']/min(took), turns=len(took), **more)
+def rate(setup, took, n=1, **more):
+    return dict(ms=1e3*min(took)/n, images_per_second=n*setup['bs']/min(took), turns=len(took), **more)
 
 
 # the kinds of row: each returns {method: columns}
@@ -238,7 +262,9 @@ def step(setup, device):
 
 class Between(Fixed):
     "Also runs a bare step before every batch, and keeps the seconds of both: of the step, and until the next batch is asked for"
-    def __init__(self, batch, n, bare): super().__init__(batch, n); self.bare, self.took = bare, dict(bare=[], Learner=[])
+    def __init__(self, batch, n, bare):
+        super().__init__(batch, n)
+        self.bare, self.took = bare, dict(bare=[], Learner=[])
     def __iter__(self):
         for _ in range(self.n):
             self.took['bare'].append(seconds(self.bare, 'cpu'))
@@ -273,7 +299,8 @@ def by_steps(learn, batch, f):
     learn.dls.loaders[0] = Between(batch, PAIRS, f)
     fit(learn)
     took = learn.dls.train.took
-    return {k: [float(np.median(v))] for k, v in took.items()}, 1, float(np.median(np.array(took['bare'])/took['Learner']))
+    medians = {k: [float(np.median(v))] for k, v in took.items()}
+    return medians, 1, float(np.median(np.array(took['bare'])/took['Learner']))
 
 
 def by_epochs(learn, f, device):
@@ -289,7 +316,9 @@ def by_epochs(learn, f, device):
 
 
 def learner(setup, device):
-    "Bare loop and Learner; `ratio` is the Learner's share of the bare loop's speed. The Learner is compiled first, since that forgets what torch compiled before"
+    """Bare loop and Learner; `ratio` is the Learner's share of the bare loop's speed.
+
+    The Learner is compiled first, since that forgets what torch compiled before."""
     learn, batch = build(setup, device)
     other, _ = build(setup, device)
     learn.dls.train.n = 2
@@ -320,7 +349,8 @@ def losses(setup, device):
 def optimiser(setup, device):
     "Step and zero_grad of both Adams on the model's weights; the gradients are set before the clock starts"
     import torch
-    learns = {k: build({**setup, 'variant': v}, device)[0] for k, v in (('Adam of fastai', 'fp32'), ('FusedAdam', 'fused'))}
+    variants = {'Adam of fastai': 'fp32', 'FusedAdam': 'fused'}
+    learns = {k: build({**setup, 'variant': v}, device)[0] for k, v in variants.items()}
     weights = {k: [p for p, *_ in o.opt.all_params()] for k, o in learns.items()}
     made = {k: [torch.randn_like(p) for p in v] for k, v in weights.items()}
     def set_gradients(k):
@@ -351,14 +381,17 @@ def portraits(setup):
 def loaders(setup, device, **kwargs):
     from portrait_nb.data import portrait_dls
     from portrait_nb.tasks import PORTRAIT
-    return portrait_dls(*portraits(setup), PORTRAIT, size=setup['size'], bs=setup['bs'], num_workers=setup.get('workers', 0), device=device, seed=0, **kwargs)
+    return portrait_dls(*portraits(setup), PORTRAIT, size=setup['size'], bs=setup['bs'],
+                        num_workers=setup.get('workers', 0), device=device, seed=0, **kwargs)
 
 
 def loader(setup, device):
     "Pictures opened in one process; an epoch of batches on the device, as they are and augmented"
-    both = {k: loaders(setup, device, augment=a).train for k, a in (('loader', False), ('loader and augmentation', True))}
+    augmented = {'loader': False, 'loader and augmentation': True}
+    both = {k: loaders(setup, device, augment=a).train for k, a in augmented.items()}
     data, n = both['loader'].dataset, len(both['loader'])*setup['bs']
-    methods = dict(decode=lambda: [data[i] for i in range(n)], **{k: lambda dl=dl: [None for _ in dl] for k, dl in both.items()})
+    methods = dict(decode=lambda: [data[i] for i in range(n)],
+                   **{k: lambda dl=dl: [None for _ in dl] for k, dl in both.items()})
     return {k: dict(images_per_second=n/min(v), turns=len(v)) for k, v in in_turns(methods, device).items()}
 
 
@@ -369,7 +402,8 @@ def epoch(setup, device):
     learn.add_cb(Throughput())
     with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-4)
     best = learn.throughput.log[1:].sort_values('seconds').iloc[0]
-    return dict(Learner=dict(images_per_second=best.images_per_second, waiting=best.waiting, peak_mb=best.peak_mb, turns=2))
+    return dict(Learner=dict(images_per_second=best.images_per_second, waiting=best.waiting, peak_mb=best.peak_mb,
+                             turns=2))
 
 
 def ceilings(setup, device):
@@ -379,21 +413,28 @@ def ceilings(setup, device):
     methods, work = {}, {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.randn(n, n, device=device).to(dtype), torch.randn(n, n, device=device).to(dtype)
-        x, w = torch.randn(images, 256, 16, 8, device=device).to(dtype, memory_format=torch.channels_last), torch.randn(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+        layout = dict(dtype=dtype, memory_format=torch.channels_last)
+        x = torch.randn(images, 256, 16, 8, device=device).to(**layout)
+        w = torch.randn(256, 256, 3, 3, device=device).to(**layout)
         name = str(dtype).split('.')[1]
         methods[f'product {name}'], work[f'product {name}'] = lambda a=a, b=b: [a@b for _ in range(10)], 10*2*n**3
-        methods[f'convolution {name}'], work[f'convolution {name}'] = lambda x=x, w=w: [torch.conv2d(x, w, padding=1) for _ in range(10)], 10*2*9*256**2*images*16*8
+        methods[f'convolution {name}'] = lambda x=x, w=w: [torch.conv2d(x, w, padding=1) for _ in range(10)]
+        work[f'convolution {name}'] = 10*2*9*256**2*images*16*8
     if device == 'cuda':
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         def tf32(f):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             f()
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        for k in ('product', 'convolution'): methods[f'{k} tf32'], work[f'{k} tf32'] = partial(tf32, methods[f'{k} float32']), work[f'{k} float32']
+        for k in ('product', 'convolution'):
+            methods[f'{k} tf32'], work[f'{k} tf32'] = partial(tf32, methods[f'{k} float32']), work[f'{k} float32']
     src, to = torch.randn(size//4, device=device), torch.empty(size//4, device=device)
     methods['copy'] = lambda: [to.copy_(src) for _ in range(10)]
     took = in_turns(methods, device)
-    return {k: dict(gbyte_per_second=10*2*size/min(v)/1e9, turns=len(v)) if k == 'copy' else dict(tflop_per_second=work[k]/min(v)/1e12, turns=len(v)) for k, v in took.items()}
+    def ceiling(k, v):
+        if k == 'copy': return dict(gbyte_per_second=10*2*size/min(v)/1e9, turns=len(v))
+        return dict(tflop_per_second=work[k]/min(v)/1e12, turns=len(v))
+    return {k: ceiling(k, v) for k, v in took.items()}
 
 
 def count(setup, device):
@@ -414,7 +455,8 @@ def count(setup, device):
     with FlopCounterMode(display=False) as backward: learn.loss_func(out, y).backward()
     n = sum(p.numel() for p in learn.model.parameters())
     gflop = (forward.get_total_flops()+backward.get_total_flops())/2/1e9
-    return dict(count=dict(gflop_per_image=gflop, saved_mb_per_image=sum(seen.values())/2/1e6, million_weights=n/1e6, **launches(setup)))
+    return dict(count=dict(gflop_per_image=gflop, saved_mb_per_image=sum(seen.values())/2/1e6, million_weights=n/1e6,
+                           **launches(setup)))
 
 
 def launches(setup):
@@ -439,7 +481,8 @@ def launches(setup):
     return found
 
 
-KINDS = dict(count=count, step=step, ceilings=ceilings, learner=learner, loader=loader, epoch=epoch, losses=losses, optimiser=optimiser)  # in the order of their rows
+KINDS = dict(count=count, step=step, ceilings=ceilings, learner=learner, loader=loader, epoch=epoch, losses=losses,
+             optimiser=optimiser)  # in the order of their rows
 
 
 # running, writing
@@ -447,7 +490,8 @@ KINDS = dict(count=count, step=step, ceilings=ceilings, learner=learner, loader=
 def about(device, row):
     "What a row is, measured or not"
     setup = rows_of(device)[row]
-    return dict(device=device, row=row, method='', size='x'.join(map(str, setup['size'])), **{k: setup[k] for k in ('model', 'variant', 'bs', 'workers') if k in setup})
+    return dict(device=device, row=row, method='', size='x'.join(map(str, setup['size'])),
+                **{k: setup[k] for k in ('model', 'variant', 'bs', 'workers') if k in setup})
 
 
 def one(device, row):
@@ -461,7 +505,8 @@ def one(device, row):
     except Exception as e:
         traceback.print_exc()
         found = {'': dict(note=f'failed: {type(e).__name__}: {in_short(e)}')}
-    return [dict(about(device, row), method=k, **{a: float(f'{b:.5g}') if isinstance(b, float) else b for a, b in v.items()}, **environment()) for k, v in found.items()]
+    def rounded(numbers): return {k: float(f'{v:.5g}') if isinstance(v, float) else v for k, v in numbers.items()}
+    return [dict(about(device, row), method=k, **rounded(v), **environment()) for k, v in found.items()]
 
 
 def in_own_process(device, row, limit):
@@ -494,7 +539,8 @@ def is_done(row, device, now, file):
     if not file.exists(): return False
     old = read(file)
     old = old[(old.device == device) & (old.row == row)]
-    return len(old) > 0 and 'commit' in old and (old.commit.fillna('') == now['commit']).all() and (old.hardware == now['hardware']).all()
+    if not len(old) or 'commit' not in old: return False
+    return (old.commit.fillna('') == now['commit']).all() and (old.hardware == now['hardware']).all()
 
 
 def measure(row, args, now, ends):
@@ -513,8 +559,10 @@ def measure(row, args, now, ends):
 
 def check(args, chosen, now):
     "Refuse what could not be measured, or not written"
-    if not chosen: sys.exit(f"No row's name contains {' or '.join(args.rows)}; there are: {', '.join(rows_of(args.device))}.")
-    if args.device == 'gpu' and 'CPU cores' in now['hardware']: sys.exit('There is no GPU here: bench_training.py cpu measures what can be measured without one.')
+    if not chosen:
+        sys.exit(f"No row's name contains {' or '.join(args.rows)}; there are: {', '.join(rows_of(args.device))}.")
+    if args.device == 'gpu' and 'CPU cores' in now['hardware']:
+        sys.exit('There is no GPU here: bench_training.py cpu measures what can be measured without one.')
     if args.results.is_dir(): sys.exit(f"--results '{args.results}' is a folder; name a csv file in it.")
     args.results.parent.mkdir(parents=True, exist_ok=True)
 
@@ -524,7 +572,10 @@ def show(args, chosen):
     if not args.results.exists(): return
     table = read(args.results)
     table = table[(table.device == args.device) & table.row.isin(chosen)]
-    print(table.drop(columns=[o for o in ('date', 'commit', 'hardware', 'threads', 'processes', 'python', 'torch', 'timm', 'fastai', 'portrait_nb', 'device', 'size') if o in table]).dropna(axis=1, how='all').to_string(index=False))
+    circumstances = ('date', 'commit', 'hardware', 'threads', 'processes', 'python', 'torch', 'timm', 'fastai',
+                     'portrait_nb', 'device', 'size')
+    table = table.drop(columns=[o for o in circumstances if o in table]).dropna(axis=1, how='all')
+    print(table.to_string(index=False))
 
 
 def main(args):
@@ -538,7 +589,9 @@ def main(args):
     check(args, chosen, now)
     for row in chosen:
         if not args.again and is_done(row, args.device, now, args.results): print(f'{row}: is in {args.results.name}')
-        elif not measure(row, args, now, ends): print(f'{row}: not measured, the {args.minutes:g} minutes are over'); break
+        elif not measure(row, args, now, ends):
+            print(f'{row}: not measured, the {args.minutes:g} minutes are over')
+            break
     show(args, chosen)
 
 
@@ -546,12 +599,16 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('device', choices=['cpu', 'gpu'])
     parser.add_argument('rows', nargs='*', help='parts of the names of rows; none: all')
-    parser.add_argument('--results', type=Path, default=RESULTS, help='csv that lines are added to, and that is gone on with')
+    parser.add_argument('--results', type=Path, default=RESULTS,
+                        help='csv that lines are added to, and that is gone on with')
     parser.add_argument('--limit', type=int, default=300, help='seconds for a row')
-    parser.add_argument('--minutes', type=float, default=float('inf'), help='for all of them: then no row is begun, and one that runs is stopped and left to the next call')
+    parser.add_argument('--minutes', type=float, default=float('inf'),
+                        help='for all of them: then no row is begun, and one that runs is stopped and left to the '
+                             'next call')
     parser.add_argument('--commit', help='of the checkout, where there is no .git')
     parser.add_argument('--again', action='store_true', help='measure what is in the file, too')
-    parser.add_argument('--take', type=Path, help='measure nothing: add the lines of this file, from another machine, to --results')
+    parser.add_argument('--take', type=Path,
+                        help='measure nothing: add the lines of this file, from another machine, to --results')
     parser.add_argument('--list', action='store_true', help='print the names of the rows')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     return parser.parse_args(argv)

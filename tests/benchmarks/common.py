@@ -25,7 +25,8 @@ def forget_peak():
 
 def child_environment(**more):
     "Of a process of its own: this checkout before what PYTHONPATH names already"
-    return {**os.environ, **more, 'PYTHONPATH': os.pathsep.join(filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))}
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))
+    return {**os.environ, **more, 'PYTHONPATH': path}
 
 
 def in_own_process(script, *args, threads=THREADS):
@@ -44,10 +45,11 @@ def _version(name):
 @cache
 def provenance(*packages, cpu=True):
     "Date, commit, hardware and versions, as they were before the first file was written"
-    from portrait_nb.runs import _cpu, environment
+    from portrait_nb.runs import environment, processor
     e = environment()
-    if cpu: e['hardware'] = f'{os.cpu_count()} CPU cores, {_cpu()}'
-    return {k: e[k] for k in ('date', 'commit', 'hardware', 'python')} | {o.replace('-', '_'): _version(o) for o in packages}
+    if cpu: e['hardware'] = processor()
+    versions = {o.replace('-', '_'): _version(o) for o in packages}
+    return {k: e[k] for k in ('date', 'commit', 'hardware', 'python')} | versions
 
 
 def write(df, path):
