@@ -17,7 +17,8 @@ from html import escape
 from pathlib import Path
 from scipy.stats import t as student
 from .errors import named
-from .metrics import RetrievalScores, as_array, shared_codes, as_one_hot, accuracy, macro_f1, majority_guess, majority_scores, piq, retrieval_scores
+from .search import shared_codes
+from .metrics import RetrievalScores, as_array, as_one_hot, accuracy, macro_f1, majority_guess, majority_scores, piq, retrieval_scores
 from .pictures import open_picture
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fastprogress.fastprogress import progress_bar
 from scipy.sparse import csr_array
-from .metrics import BLOCK, as_features, row_lengths
+from .search import BLOCK, as_features, row_lengths
 
 # %% ../nbs/scores/040_rerank.ipynb #7780f075
 class _Images:
