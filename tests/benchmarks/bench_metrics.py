@@ -9,9 +9,9 @@ half: the paper's gallery, but one identity holds half of it and of the queries 
 cuda: on a GPU, without the loop
 
 Every size is a process of its own, in which the methods take turns; the fastest turn of each counts. On the CPU the
-seconds are those of the processor, on one thread, so that other work on the machine counts little; with more threads they
-are those of the clock on the wall, which need a quiet machine. `extra_mb`, what is needed beyond the features, is that of
-two threads."""
+seconds are those of the processor, on one thread, so that other work on the machine counts little; with more threads
+they are those of the clock on the wall, which need a quiet machine. `extra_mb`,
+what is needed beyond the features, is that of two threads."""
 import argparse, json, sys, time
 
 import numpy as np
