@@ -32,7 +32,7 @@ from .model import PortraitNet, weights_digest
 from .report import attribute_scores, below_majority, portrait_report, save_report
 from .synth import CLAIM
 from .tasks import Task, Tasks
-from .weighting import LogitAdjustment, train_shares
+from .weighting import LogitAdjustment, train_priors
 from .words import words
 
 # %% ../nbs/training/030_learner.ipynb #6cb6e68d
@@ -108,7 +108,7 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
     if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
     if 'loss_func' in kwargs: raise TypeError("fss_learner builds the loss of all sub-tasks itself: choose it by metric_loss=, weighting= and lam=.")
     model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size, output_stride=output_stride,
-                        bias=bias, shares=train_shares(dls, 1-sum(o.tau for o in L(cbs) if isinstance(o, LogitAdjustment))))
+                        bias=bias, shares=train_priors(dls, 1-sum(o.tau for o in L(cbs) if isinstance(o, LogitAdjustment))))
     model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
     return _learner(dls, model, lr, wd, cbs, **kwargs)
 

@@ -7,7 +7,7 @@ from portrait_nb.learner import fss_learner, load_portrait_model, save_portrait_
 from portrait_nb.losses import PortraitLoss, batch_rank_loss, class_loss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
-from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_shares
+from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_priors
 
 THREE = Tasks([Task('who', 'appearance', ['a','b','c']), Task('age', 'appearance', ['x','y']), Task('mood', 'emotion', ['p','q'], multilabel=True)])
 
@@ -75,10 +75,10 @@ def test_shares_against_counting():
     rng = np.random.default_rng(0)
     y = rng.integers(-1, 4, 300)
     known = y[y >= 0]
-    assert label_shares(Task('t', 'a', list('abcd')), torch.tensor(y)).tolist() == pytest.approx([(known == i).mean() for i in range(4)])
-    assert label_shares(Task('t', 'a', list('ab')), torch.tensor([0, 0, -1, 0])).tolist() == pytest.approx([1, 1/3])
+    assert label_priors(Task('t', 'a', list('abcd')), torch.tensor(y)).tolist() == pytest.approx([(known == i).mean() for i in range(4)])
+    assert label_priors(Task('t', 'a', list('ab')), torch.tensor([0, 0, -1, 0])).tolist() == pytest.approx([1, 1/3])
     hot = torch.tensor([[1., 0], [0, 0], [-1, -1], [1, 1]])
-    assert label_shares(Task('t', 'a', list('ab'), multilabel=True), hot).tolist() == pytest.approx([2/3, 1/3])
+    assert label_priors(Task('t', 'a', list('ab'), multilabel=True), hot).tolist() == pytest.approx([2/3, 1/3])
 
 def test_adjusted_in_training_and_not_in_scoring(portraits):
     cb = LogitAdjustment(tau=.5)
