@@ -17,14 +17,18 @@ def gradient_lengths(model,                 # a `PortraitNet`
                      criterion:PortraitLoss,# its loss
                      x:Tensor,              # (B, 3, H, W) normalised portraits
                      labels:dict            # as `PortraitLoss` takes them
-                    )->pd.DataFrame:        # a row a sub-task: cls, and ml as it stands in Eq. 5, with its lambda
+                    )->pd.DataFrame:        # one row per sub-task: cls, and ml as in Eq. 5, with its lambda
     "How long a gradient the losses of every sub-task send into the pooled vector"
     pooled = model.pooled(x).detach().requires_grad_()
+    def length(loss):
+        if not loss.requires_grad: return 0.
+        grad, = torch.autograd.grad(loss, pooled, retain_graph=True)
+        return grad.norm().item()
     out,rows = model.heads(pooled),{}
     for t in model.tasks:
-        y = labels[t.name]
-        losses = dict(cls=class_loss(out['logits'][t.name], y), ml=criterion.lam*criterion._metric(out['features'][t.name], y))
-        rows[t.name] = {k: torch.autograd.grad(v, pooled, retain_graph=True)[0].norm().item() if v.requires_grad else 0. for k,v in losses.items()}
+        logits,features,y = out['logits'][t.name],out['features'][t.name],labels[t.name]
+        ml = criterion.lam*criterion.metric(features, y)
+        rows[t.name] = dict(cls=length(class_loss(logits, y)), ml=length(ml))
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('sub-task')
 
 # %% ../nbs/model/030_weighting.ipynb #e813f8da
@@ -38,23 +42,34 @@ def dynamic_weights(last,             # (n_tasks,) losses of the epoch before
 
 # %% ../nbs/model/030_weighting.ipynb #eaff687f
 def label_priors(task,    # a sub-task
-                 labels   # (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown
+                 labels   # (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, unknown: a row of -1
                 )->Tensor:# (n_labels,)
-    "Share of the labelled portraits that bear each label; a label that nobody bears counts as borne once"
-    if task.multilabel: n,total = labels[(labels!=-1).all(1)].sum(0),(labels!=-1).all(1).sum()
-    else: n,total = torch.bincount(labels[labels>=0], minlength=task.n_labels),(labels>=0).sum()
+    "Share of the labelled portraits that have each label; a label that none has counts as if one had it"
+    if task.multilabel:
+        labels = labels[(labels!=-1).all(1)]
+        n = labels.sum(0)
+    else:
+        labels = labels[labels>=0]
+        n = torch.bincount(labels, minlength=task.n_labels)
+    total = torch.tensor(len(labels), device=labels.device)
     return n.clamp_min(1)/total.clamp_min(2)
 
+# %% ../nbs/model/030_weighting.ipynb #4f1eb548
 def train_priors(dls,           # from `portrait_dls`
                  power:float=1. # flattens them: 0 makes all labels alike
-                )->dict:        # {attribute: (n_labels,) shares, of a multi-label sub-task between 0 and 1 each}; empty for loaders that hold no labels
-    "How common every attribute's labels are in the train split"
+                )->dict:        # {attribute: (n_labels,) shares}; empty for loaders that hold no labels
+    "How common every attribute's labels are in the train split; of a multi-label one, each between 0 and 1"
     labels = getattr(getattr(dls.train, 'dataset', None), 'labels', None)
     if labels is None: return {}
-    shares = {t: label_priors(t, labels[t.name]).clamp(max=.99) for t in dls.tasks.attributes}
-    def flat(p, multilabel): return (power*p.logit()).sigmoid() if multilabel else p**power/(p**power).sum()
-    return {t.name: p if power==1 else flat(p, t.multilabel) for t,p in shares.items()}
+    priors = {}
+    for t in dls.tasks.attributes:
+        p = label_priors(t, labels[t.name]).clamp(max=.99)
+        if power==1: priors[t.name] = p
+        elif t.multilabel: priors[t.name] = (power*p.logit()).sigmoid()
+        else: priors[t.name] = p**power/(p**power).sum()
+    return priors
 
+# %% ../nbs/model/030_weighting.ipynb #d7ebd6e8
 class LogitAdjustment(Callback):
     "Add the logarithm of the train split's label shares to the logits, in training only"
     order = 20 # after mixed precision has made float32 of the predictions
@@ -62,9 +77,14 @@ class LogitAdjustment(Callback):
     def __init__(self, tau:float=1.): self.tau = tau # how much of it; 0: none
 
     def before_fit(self):
-        shares = train_priors(self.dls) if hasattr(self.dls, 'tasks') else {}
-        if not shares: raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
-        tasks = self.dls.tasks.attributes
-        self.add = {t.name: self.tau*start_bias(t.n_labels, t.multilabel, shares[t.name]).to(self.dls.device) for t in tasks}
+        priors = train_priors(self.dls) if hasattr(self.dls, 'tasks') else {}
+        if not priors:
+            raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
+        self.add = {}
+        for t in self.dls.tasks.attributes:
+            log_prior = start_bias(t.n_labels, t.multilabel, priors[t.name])
+            self.add[t.name] = self.tau*log_prior.to(self.dls.device)
 
-    def after_pred(self): self.learn.pred = dict(self.pred, logits={k: v+self.add[k] if k in self.add else v for k,v in self.pred['logits'].items()})
+    def after_pred(self):
+        logits = {k: v+self.add[k] if k in self.add else v for k,v in self.pred['logits'].items()}
+        self.learn.pred = dict(self.pred, logits=logits)
