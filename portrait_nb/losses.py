@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
+from .errors import one_of, some
 from .tasks import Tasks
 
 # %% ../nbs/model/020_losses.ipynb #f0c7c719
@@ -34,52 +35,56 @@ def is_labelled(labels:Tensor, # (N,) label numbers, or (N, C) of 0/1
     return labels!=ignore if labels.ndim==1 else (labels!=ignore).all(1)
 
 def _pairs(labels, ignore):
-    "(N, N) bool, twice: which others bear a label of the anchor's, and which others are labelled at all"
+    "(N, N) bool, twice: which others have a label of the anchor's, and which others are labelled at all"
     known = is_labelled(labels, ignore)
-    others = known[:,None] & known & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    if labels.ndim==1: return others & (labels[:,None]==labels), others
-    hot = (labels>0).float()
-    return others & (hot@hot.T>0), others
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    others = known[:,None] & known & ~itself
+    if labels.ndim==1: same = labels[:,None]==labels
+    else:
+        hot = (labels>0).float()
+        same = hot@hot.T>0
+    return others&same,others
+
+# %% ../nbs/model/020_losses.ipynb #af6db51c
+def _check_batch(features, labels):
+    fits = features.ndim==2 and labels.ndim in (1,2)
+    if fits and len(features)==len(labels): return
+    shapes = f'{tuple(features.shape)} and {tuple(labels.shape)}'
+    raise ValueError(f"features must be (N, d) and labels (N,) or (N, C) with the same N, got {shapes}.")
 
 # %% ../nbs/model/020_losses.ipynb #342d9f2c
 def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are normalised here
-                    labels:Tensor,        # (N,) label numbers, or multi-hot (N, C), where sharing one label makes a positive
-                    positives:str='sum',  # 'sum': Eq. 4; 'mean': an anchor's sum is divided by the number of its positives
+                    labels:Tensor,        # (N,) label numbers, or multi-hot (N, C): sharing one makes a positive
+                    positives:str='sum',  # 'sum': Eq. 4; 'mean': divided by the number of an anchor's positives
                     ignore:int=-1         # rows so labelled take no part, neither as anchor nor in a denominator
                    )->Tensor:             # scalar, float32 or float64; 0 where there is no positive
     "Batch Rank loss (Eq. 4)"
     _check_batch(features, labels)
-    _check_choice('positives', positives, ('sum','mean'))
+    one_of(positives, ('sum','mean'), 'positives')
     with _no_autocast(features):
         same,others = _pairs(labels, ignore)
         known = is_labelled(labels, ignore)
         f = unit(torch.where(known[:,None], _full(features), 0))
         cos = f@f.T
-        total = torch.where(others, cos.exp(), 0).sum(1, keepdim=True).clamp_min(.1)
+        total = torch.where(others, cos.exp(), 0).sum(1, keepdim=True)
+        total = total.clamp_min(.1)
         loss = torch.where(same, total.log()-cos, 0).sum(1)
         if positives=='mean': loss = loss/same.sum(1).clamp_min(1)
         return loss.sum()/known.sum().clamp_min(1)
 
-# %% ../nbs/model/020_losses.ipynb #af6db51c
-def _check_batch(features, labels):
-    if features.ndim!=2 or labels.ndim not in (1,2) or len(features)!=len(labels):
-        raise ValueError(f"features must be (N, d) and labels (N,) or (N, C) with the same N, got {tuple(features.shape)} and {tuple(labels.shape)}.")
-
-def _check_choice(name, value, choices):
-    if value not in choices: raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
 # %% ../nbs/model/020_losses.ipynb #f4cea8a9
 def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are normalised here
-                            labels:Tensor,     # (N,) label numbers, or multi-hot (N, C), where sharing one label makes a positive
+                            labels:Tensor,     # (N,) label numbers, or multi-hot (N, C): sharing one makes a positive
                             margin:float=0.3,  # of Euclidean distance on the unit sphere, which is at most 2
                             ignore:int=-1      # rows so labelled take no part
-                           )->Tensor:          # scalar, float32 or float64; 0 where no anchor has both a positive and a negative
+                           )->Tensor:          # scalar, float32 or float64; 0 where no anchor has both
     "Triplet loss with the hardest positive and the hardest negative of each anchor, on normalised features"
     _check_batch(features, labels)
     if not len(labels): return _full(features).sum()
     with _no_autocast(features):
         same,others = _pairs(labels, ignore)
-        f = unit(torch.where(is_labelled(labels, ignore)[:,None], _full(features), 0))
+        known = is_labelled(labels, ignore)
+        f = unit(torch.where(known[:,None], _full(features), 0))
         dist = torch.cdist(f, f, compute_mode='donot_use_mm_for_euclid_dist')
         farthest = torch.where(same, dist, 0).amax(1)
         nearest = torch.where(others&~same, dist, 2).amin(1)
@@ -98,93 +103,110 @@ def class_loss(logits:Tensor,         # (N, n_labels)
         logits = torch.where(known[:,None], _full(logits), 0)
         labels = labels.where(known if labels.ndim==1 else known[:,None], 0)
         if labels.ndim==1: loss = F.cross_entropy(logits, labels.long(), reduction='none')
-        else: loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction='none').mean(1)
+        else:
+            each = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction='none')
+            loss = each.mean(1)
         return torch.where(known, loss, 0).sum()/known.sum().clamp_min(1)
-
-# %% ../nbs/model/020_losses.ipynb #f555eb71
-class PortraitLoss(nn.Module):
-    "The loss of all sub-tasks: Eq. 5 for each, then their average or Eq. 6"
-    def __init__(self, tasks:Tasks,           # the sub-tasks; `dls.tasks`
-                 metric_loss:str=None,        # None, 'br' (Batch Rank) or 'triplet'
-                 weighting:str='average',     # 'average': the mean over all sub-tasks; 'uncertainty': Eq. 6, with `.s` learnt; 'gradnorm', 'dwa': see below
-                 lam:float=0.5,               # weight of the metric loss in Eq. 5
-                 positives:str='sum',         # of Batch Rank: 'sum' is Eq. 4, 'mean' counts every anchor alike
-                 shares:int=1                 # the metric loss compares within each of so many equal shares of the batch
-                ):
-        super().__init__()
-        _check_choice('metric_loss', metric_loss, (None,'br','triplet'))
-        _check_choice('weighting', weighting, ('average','uncertainty','gradnorm','dwa'))
-        _check_choice('positives', positives, ('sum','mean'))
-        self.tasks,self.metric_loss,self.weighting,self.lam,self.positives,self.shares = tasks,metric_loss,weighting,lam,positives,shares
-        self.register_parameter('s', nn.Parameter(torch.zeros(len(tasks))) if weighting=='uncertainty' else None)
-        for o in {'gradnorm': ('weights','norms'), 'dwa': ('weights',)}.get(weighting, ()): self.register_buffer(o, torch.ones(len(tasks)) if o=='weights' else torch.zeros(len(tasks)))
-        self.parts,self.counts,self.across = {},{},None # the last for several processes, see `distributed`
-
-    def forward(self, output:dict,  # {'features': {task: (N, d)}, 'logits': {task: (N, n_labels)}}
-                labels:dict         # {task: (N,) int, -1 unknown; multi-label: (N, n_labels) of 0/1, a row of -1 unknown}
-               )->Tensor:           # scalar; `.parts` and `.counts` hold what it is made of
-        rows = [self._one_task(t, *_task_batch(t, output, labels, self.metric_loss)) for t in self.tasks]
-        losses,known = torch.stack([o[0] for o in rows]), torch.stack([o[1] for o in rows])
-        if self.weighting=='average': return losses.mean()
-        if self.weighting!='uncertainty': return self._weighted(losses, known, output)
-        s = _full(self.s)
-        return torch.where(known, torch.exp(-s)*losses+s, 0).sum()
-
-    def _one_task(self, task, logits, features, y):
-        "`(L_i, is anything labelled)`, both on the device"
-        cls,ml = class_loss(logits, y), self._metric(features, y) if self.shares==1 else self._metric_in_shares(features, y)
-        n = is_labelled(y).sum()
-        self.parts[task.name],self.counts[task.name] = dict(cls=cls.detach(), ml=ml.detach()), n
-        return cls+self.lam*ml, n>0
-
-    def _metric(self, features, y):
-        if self.metric_loss=='br': return batch_rank_loss(features, y, self.positives)
-        if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
-        return torch.zeros((), device=y.device)
-
-    def _metric_in_shares(self, features, y):
-        "The shares' metric losses, averaged by how many are labelled in each"
-        if features is None or not len(y): return self._metric(features, y)
-        size = -(-len(y)//self.shares)
-        losses,n = zip(*((self._metric(f, o), is_labelled(o).sum()) for f,o in zip(features.split(size), y.split(size))))
-        n = torch.stack(n)
-        return (torch.stack(losses)*n).sum()/n.sum().clamp_min(1)
-
-    def no_weight_decay(self)->set: return set() if self.s is None else {'s'} # names of the parameters that weight decay must leave alone
 
 # %% ../nbs/model/020_losses.ipynb #4880e818
 def _task_batch(task, output, labels, metric_loss):
     "`(logits, features or None, labels)` of one sub-task, shapes checked"
     name = task.name
-    for what,d in (('logits', output.get('logits', {})), ('labels', labels), *([('features', output.get('features', {}))] if metric_loss else [])):
-        if name not in d: raise ValueError(f"There are no {what} for the sub-task '{name}', only for: {', '.join(d) or 'none'}.")
-    logits,y = output['logits'][name], labels[name]
+    def of_task(batch, what):
+        if name in batch: return batch[name]
+        raise ValueError(f"There are no {what} for the sub-task '{name}', only for: {some(batch, 12) or 'none'}.")
+    logits = of_task(output.get('logits', {}), 'logits')
+    y = of_task(labels, 'labels')
+    features = of_task(output.get('features', {}), 'features') if metric_loss else None
+
     n_labels = logits.shape[-1] if task.labels is None else task.n_labels
-    if logits.ndim!=2 or logits.shape[1]!=n_labels: raise ValueError(f"The logits of '{name}' must be (N, {n_labels}), got {tuple(logits.shape)}.")
-    want = tuple(logits.shape) if task.multilabel else (len(logits),)
-    if tuple(y.shape)!=want: raise ValueError(f"The labels of '{name}' must be {want} to go with logits {tuple(logits.shape)}, got {tuple(y.shape)}.")
-    return logits, output['features'][name] if metric_loss else None, y
+    shape = tuple(logits.shape)
+    if len(shape)!=2 or shape[1]!=n_labels:
+        raise ValueError(f"The logits of '{name}' must be (N, {n_labels}), got {shape}.")
+    want = shape if task.multilabel else shape[:1]
+    if tuple(y.shape)!=want:
+        raise ValueError(f"The labels of '{name}' must be {want} to go with logits {shape}, got {tuple(y.shape)}.")
+    return logits,features,y
+
+# %% ../nbs/model/020_losses.ipynb #f555eb71
+class PortraitLoss(nn.Module):
+    "The loss of all sub-tasks: Eq. 5 for each, then their average or Eq. 6"
+    def __init__(self, tasks:Tasks,       # the sub-tasks; `dls.tasks`
+                 metric_loss:str=None,    # None, 'br' (Batch Rank) or 'triplet'
+                 weighting:str='average', # 'average', 'uncertainty' (Eq. 6, with `.s` learnt), 'gradnorm' or 'dwa'
+                 lam:float=0.5,           # weight of the metric loss in Eq. 5
+                 positives:str='sum',     # of Batch Rank: 'sum' is Eq. 4, 'mean' counts every anchor alike
+                 shares:int=1             # the metric loss compares within so many equal shares of the batch
+                ):
+        super().__init__()
+        self.metric_loss = one_of(metric_loss, (None,'br','triplet'), 'metric_loss')
+        self.weighting = one_of(weighting, ('average','uncertainty','gradnorm','dwa'), 'weighting')
+        self.positives = one_of(positives, ('sum','mean'), 'positives')
+        self.tasks,self.lam,self.shares = tasks,lam,shares
+        n = len(tasks)
+        self.register_parameter('s', nn.Parameter(torch.zeros(n)) if weighting=='uncertainty' else None)
+        if weighting in ('gradnorm','dwa'): self.register_buffer('weights', torch.ones(n))
+        if weighting=='gradnorm': self.register_buffer('norms', torch.zeros(n))
+        self.parts,self.counts = {},{}
+        self.across = None # for several processes, see `distributed`
+
+    def forward(self, output:dict, # {'features': {task: (N, d)}, 'logits': {task: (N, n_labels)}}
+                labels:dict        # {task: (N,) int, -1 unknown; multi-label: (N, n_labels) of 0/1 or a row of -1}
+               )->Tensor:          # scalar; `.parts` and `.counts` hold what it is made of
+        losses,known = [],[]
+        for t in self.tasks:
+            logits,features,y = _task_batch(t, output, labels, self.metric_loss)
+            cls,ml = class_loss(logits, y),self.metric_in_shares(features, y)
+            n = is_labelled(y).sum()
+            self.parts[t.name],self.counts[t.name] = dict(cls=cls.detach(), ml=ml.detach()),n
+            losses.append(cls+self.lam*ml)
+            known.append(n>0)
+        losses,known = torch.stack(losses),torch.stack(known)
+        if self.weighting=='average': return losses.mean()
+        if self.weighting=='uncertainty':
+            s = _full(self.s)
+            return torch.where(known, torch.exp(-s)*losses+s, 0).sum()
+        if self.weighting=='gradnorm' and losses.requires_grad: self._even_out(losses, known, output['features'])
+        return (self.weights*losses).mean()
+
+    def metric(self, features, y):
+        "The metric loss of one sub-task, not yet times `lam`"
+        if self.metric_loss=='br': return batch_rank_loss(features, y, self.positives)
+        if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
+        return torch.zeros((), device=y.device)
+
+    def metric_in_shares(self, features, y):
+        "The metric losses of the shares, averaged by how many are labelled in each"
+        if self.shares==1 or features is None or not len(y): return self.metric(features, y)
+        size = -(-len(y)//self.shares)
+        shares = list(zip(features.split(size), y.split(size)))
+        losses = torch.stack([self.metric(*o) for o in shares])
+        n = torch.stack([is_labelled(y).sum() for _,y in shares])
+        return (losses*n).sum()/n.sum().clamp_min(1)
+
+    def no_weight_decay(self)->set: # names of the parameters that weight decay must leave alone
+        return set() if self.s is None else {'s'}
 
 # %% ../nbs/model/020_losses.ipynb #0387dbf6
 SMOOTH = .1 # share of the newest batch in the mean length of a gradient
 
 @patch
-def _weighted(self:PortraitLoss, losses, known, output):
-    "The mean of the losses by `weights`"
-    if self.weighting=='gradnorm' and losses.requires_grad: self._even_out(losses, known, output['features'])
-    return (self.weights*losses).mean()
-
-@patch
 def _even_out(self:PortraitLoss, losses, known, features):
     "Set `weights` so that the gradients at the features are equally long"
     features,over_all = self.across or (features,None)
-    grads = [torch.autograd.grad(l, features[t.name], retain_graph=True, allow_unused=True)[0] for l,t in zip(losses, self.tasks)]
-    new = torch.stack([losses.new_zeros(()) if g is None else _full(g).norm() for g in grads])
+    lengths = []
+    for loss,t in zip(losses, self.tasks):
+        grad, = torch.autograd.grad(loss, features[t.name], retain_graph=True, allow_unused=True)
+        lengths.append(losses.new_zeros(()) if grad is None else _full(grad).norm())
+    new = torch.stack(lengths)
     if over_all: new = over_all(new)
-    self.norms.copy_(torch.where(known&(new>0), torch.where(self.norms>0, self.norms.lerp(new, SMOOTH), new), self.norms))
-    seen = self.norms>0
-    w = torch.where(seen, 1/torch.where(seen, self.norms, 1), 0)
-    self.weights.copy_(torch.where(seen, w*seen.sum()/w.sum().clamp_min(1e-12), 1))
+
+    mean = torch.where(self.norms>0, self.norms.lerp(new, SMOOTH), new)
+    self.norms.copy_(torch.where(known&(new>0), mean, self.norms))
+    measured = self.norms>0
+    w = torch.where(measured, 1/torch.where(measured, self.norms, 1), 0)
+    total = w.sum().clamp_min(1e-12)
+    self.weights.copy_(torch.where(measured, w*measured.sum()/total, 1))
 
 # %% ../nbs/model/020_losses.ipynb #9790050f
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['start_bias', 'BNNeck', 'Slice', 'PortraitNet', 'weights_digest', 'check_network']
 
 # %% ../nbs/model/010_model.ipynb #1bffb1e5
-import difflib, hashlib, math, sys
+import hashlib, math, sys
 import torch, timm
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -17,32 +17,37 @@ from safetensors import SafetensorError, safe_open
 from timm.models import load_checkpoint
 from torch import nn, Tensor
 from weakref import WeakKeyDictionary
-from .errors import first_line
+from .errors import first_line, nearest, some
 from .tasks import Tasks, feature_split
 
 # %% ../nbs/model/010_model.ipynb #dcda594a
 def _check_name(backbone):
     "A `ValueError` with the nearest names if timm has no model `backbone`"
-    if timm.is_model(backbone) and ('.' not in backbone or backbone in timm.list_pretrained()): return
-    near = difflib.get_close_matches(backbone, timm.list_models(), 3)
-    raise ValueError(f"timm has no backbone '{backbone}'" + (f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() names all that it has."))
+    has_tag = '.' in backbone
+    if timm.is_model(backbone) and (not has_tag or backbone in timm.list_pretrained()): return
+    near = nearest(backbone, timm.list_models())
+    hint = f"did you mean {near}?" if near else "timm.list_models() names all that it has."
+    raise ValueError(f"timm has no backbone '{backbone}'; {hint}")
 
+# %% ../nbs/model/010_model.ipynb #ba9d8727
 def _create(backbone, size, pretrained=False, output_stride=None):
     "The timm model `backbone` for portraits of `size`, without its classifier"
     cfg = timm.get_pretrained_cfg(backbone) # None: a network that somebody registered without one
-    asked = dict(img_size=tuple(size)) if cfg and cfg.fixed_input_size else {}
-    if output_stride is not None: asked['output_stride'] = output_stride
-    try: body = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **asked)
+    options = dict(img_size=tuple(size)) if cfg and cfg.fixed_input_size else {}
+    if output_stride is not None: options['output_stride'] = output_stride
+    try: body = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **options)
     except Exception as e:
         if isinstance(e, OSError) or pretrained and isinstance(e, RuntimeError): raise # of the hub, or of its weights
-        raise ValueError(_cannot_be_built(backbone, size, output_stride, first_line(e))) from e
+        if output_stride is None:
+            why = (f"for portraits of {size[0]} x {size[1]} pixels ({first_line(e)}): "
+                   "take another backbone or size.")
+        else:
+            why = (f"with output_stride={output_stride!r}: leave it out (None), "
+                   "or take 8, 16 or 32 with a network of the ResNet or ConvNeXt families.")
+        raise ValueError(f"The backbone '{backbone}' cannot be built {why}") from e
     if all(hasattr(body, o) for o in ('forward_features','forward_head')): return body
-    raise ValueError(f"The backbone '{backbone}' has no forward_features and forward_head, between which timm's networks are cut: take another, or give it both.")
-
-def _cannot_be_built(backbone, size, output_stride, why):
-    if output_stride is None: return f"The backbone '{backbone}' cannot be built for portraits of {size[0]} x {size[1]} pixels ({why}): take another backbone or size."
-    return (f"The backbone '{backbone}' cannot be built with output_stride={output_stride!r}: leave it out (None), or take 8, 16 or 32 "
-            "with a network of the ResNet or ConvNeXt families.")
+    raise ValueError(f"The backbone '{backbone}' has no forward_features and forward_head, "
+                     "between which timm's networks are cut: take another, or give it both.")
 
 def _vector(body, x): return body.forward_head(body.forward_features(x), pre_logits=True)
 
@@ -51,47 +56,12 @@ def _count_features(body, backbone, size):
     training,x = body.training,torch.zeros(1, 3, *size, device=next(body.parameters()).device)
     try:
         with torch.no_grad(): return _vector(body.eval(), x).shape[1]
-    except Exception as e: raise ValueError(f"The backbone '{backbone}' cannot read portraits of {size[0]} x {size[1]} pixels: {first_line(e)}") from None
+    except Exception as e:
+        pixels = f'{size[0]} x {size[1]} pixels'
+        raise ValueError(f"The backbone '{backbone}' cannot read portraits of {pixels}: {first_line(e)}") from None
     finally: body.train(training)
 
-# %% ../nbs/model/010_model.ipynb #21a9f3bd
-def _reach_weights(backbone, wait=5):
-    "Raise `ConnectionError` if the weights of `backbone` are neither in the cache nor, within `wait` seconds, on a hub that answers"
-    cfg = timm.get_pretrained_cfg(backbone)
-    if not cfg: raise ValueError(f"timm knows of no pretrained weights of '{backbone}': pass pretrained=False to start from random weights, or give a file, pretrained='path/to/model.safetensors'.")
-    names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ['model.safetensors', 'pytorch_model.bin']
-    repo,_,revision = (cfg.hf_hub_id or '').partition('@')
-    if not repo or any(isinstance(try_to_load_from_cache(repo, o, revision=revision or None), str) for o in names): return
-    try: get_hf_file_metadata(hf_hub_url(repo, names[0], revision=revision or None), timeout=wait)
-    except EntryNotFoundError: pass
-    except Exception as e:
-        raise ConnectionError(f"The pretrained weights of '{backbone}' are not on this machine and the hub could not be asked for them ({type(e).__name__}: {first_line(e)}): "
-            "pass pretrained=False to start from random weights, run once with a network to fill the cache, or give a file, pretrained='path/to/model.safetensors'.") from None
-
-# %% ../nbs/model/010_model.ipynb #43fededc
-def _portrait_folder(path):
-    "The folder of the portrait model that `path` is, or is the weights of; None for any other"
-    path = Path(path)
-    if path.is_dir(): return path if (path/'portrait.json').is_file() else None
-    try:
-        with safe_open(path, 'pt') as f: ours = any(o.startswith('necks.') for o in f.keys())
-    except (OSError, SafetensorError): return None
-    return path.parent if ours else None
-
-def _check_file(path):
-    "Refuse what cannot hold the weights of a backbone"
-    if folder := _portrait_folder(path):
-        raise ValueError(f"pretrained='{path}' is a portrait model, with necks and classifiers, not the weights of a backbone: load_portrait_model('{folder}') loads it.")
-    if not Path(path).is_file(): raise FileNotFoundError(f"pretrained='{path}': there is no such file.")
-
-def _load_file(body, backbone, path):
-    "Load the file `path` into `body`; a file of another network is refused"
-    _check_file(path)
-    adapt = getattr(sys.modules[type(body).__module__], 'checkpoint_filter_fn', None)
-    try: missing = load_checkpoint(body, str(path), strict=False, filter_fn=adapt).missing_keys
-    except Exception as e: raise ValueError(f"'{path}' cannot be read as weights of '{backbone}': {first_line(e)}") from None
-    if missing: raise ValueError(f"'{path}' does not hold the weights of '{backbone}': {len(missing)} of its tensors are missing, the first is '{missing[0]}'.")
-
+# %% ../nbs/model/010_model.ipynb #bf81c8b5
 def _body(backbone, size, pretrained, output_stride=None):
     "`backbone` with random weights, those of the hub (True), or those of a file (its path)"
     _check_name(backbone)
@@ -102,27 +72,29 @@ def _body(backbone, size, pretrained, output_stride=None):
 
 # %% ../nbs/model/010_model.ipynb #310f3201
 def start_bias(n_labels:int,          # labels to tell apart
-               multilabel:bool=False, # a sigmoid a label instead of one softmax?
-               shares:Tensor=None     # (n_labels,) share of the train portraits that bear each label; None: all alike
+               multilabel:bool=False, # a sigmoid for each label instead of one softmax?
+               shares:Tensor=None     # (n_labels,) share of the train portraits that have each label; None: all alike
               )->Tensor:              # (n_labels,) logits
     "The logits that say how common each label is, and nothing else"
     shares = torch.full((n_labels,), 1/n_labels) if shares is None else torch.as_tensor(shares, dtype=torch.float)
     return shares.logit() if multilabel else shares.log()
 
+# %% ../nbs/model/010_model.ipynb #969bb0b5
 class BNNeck(nn.Module):
     "Batch normalisation without a bias (Luo et al. 2019), then a linear classifier with or without one"
     def __init__(self,
                  n_in:int,              # length of the feature
                  n_labels:int,          # labels to tell apart
-                 multilabel:bool=False, # a sigmoid a label instead of one softmax? It has a bias in any case
-                 bias:bool=True,        # has the softmax a bias a label? That of the identity has none
-                 shares:Tensor=None     # (n_labels,) share of the train portraits that bear each label, where a bias starts; None: all alike
+                 multilabel:bool=False, # a sigmoid for each label, which always has a bias, instead of one softmax?
+                 bias:bool=True,        # does the softmax have a bias? That of the identity has none
+                 shares:Tensor=None     # (n_labels,) how common each label is, where a bias starts; None: all alike
                 ):
         super().__init__()
         self.bn,self.classifier = nn.BatchNorm1d(n_in), nn.Linear(n_in, n_labels, bias=bias or multilabel)
         self.bn.bias.requires_grad_(False)
         nn.init.normal_(self.classifier.weight, std=.001)
-        if self.classifier.bias is not None: self.classifier.bias.data.copy_(start_bias(n_labels, multilabel, shares))
+        if self.classifier.bias is None: return
+        self.classifier.bias.data.copy_(start_bias(n_labels, multilabel, shares))
 
     def forward(self,
                 x:Tensor  # (B, n_in) feature, as the metric loss reads it
@@ -140,7 +112,9 @@ class Slice(nn.Module):
 
 def _reads(tasks, n_features, split):
     "The dimensions that each sub-task reads, in order"
-    if split in ('fss','fss-even'): return list(feature_split(tasks, n_features, even=split=='fss-even').values())
+    if split in ('fss','fss-even'):
+        plan = feature_split(tasks, n_features, even=split=='fss-even')
+        return list(plan.values())
     if split=='shared': return [torch.arange(n_features) for _ in tasks]
     raise ValueError(f"split must be 'fss' (each sub-task its part of the vector) or 'shared' (all of it), got {split!r}.")
 
@@ -150,27 +124,32 @@ class PortraitNet(nn.Module):
     def __init__(self,
                  tasks:Tasks,               # the sub-tasks, identities filled in: `dls.tasks`
                  backbone:str='hrnet_w32',  # any model of timm
-                 split:str='fss',           # 'fss': feature space split, or 'fss-even', with all aspects as PIQ weighs them; 'shared': all sub-tasks read all features
-                 pretrained=True,           # True: ImageNet weights, from the cache or the hub; False: random; or a path to a file of weights
-                 size=(256,128),            # (height, width) of the portraits in pixels; matters to backbones built for one size
-                 output_stride:int=None,    # pixels from one cell of the last map to the next; None: the backbone's own, mostly 32
-                 bias:str='attributes',     # softmax classifiers with a bias: 'attributes', 'none', or 'all', the identity's too
-                 shares:dict=None           # {attribute: (n_labels,) share of its labels in train}, where the biases start; None: all labels alike
+                 split:str='fss',           # 'fss': feature space split, 'fss-even': by PIQ's weights, 'shared': none
+                 pretrained=True,           # True: ImageNet's weights; False: random ones; or a file of weights
+                 size=(256,128),            # (height, width) in pixels; matters to backbones built for one size
+                 output_stride:int=None,    # pixels per cell of the last map; None: the backbone's own, mostly 32
+                 bias:str='attributes',     # which classifiers have one: 'attributes', 'none', 'all' (identity too)
+                 shares:dict=None           # {attribute: (n_labels,) how common}, where biases start; None: all alike
                 ):
         super().__init__()
-        if bias not in ('attributes','none','all'): raise ValueError(f"bias must be 'attributes' (all but the identity), 'none' or 'all', got {bias!r}.")
-        if tasks.identity and tasks.identity.labels is None: raise ValueError(f"PortraitNet: '{tasks.identity.name}' has no labels yet, they come from the data: pass dls.tasks.")
-        self.tasks,self.backbone,self.split,self.size,self.output_stride,self.bias = tasks, backbone, split, tuple(size), output_stride, bias
+        if bias not in ('attributes','none','all'):
+            raise ValueError(f"bias must be 'attributes' (all but the identity), 'none' or 'all', got {bias!r}.")
+        who = tasks.identity
+        if who and who.labels is None:
+            raise ValueError(f"PortraitNet: '{who.name}' has no labels yet, they come from the data: pass dls.tasks.")
+        self.tasks,self.backbone,self.split,self.bias = tasks,backbone,split,bias
+        self.size,self.output_stride = tuple(size),output_stride
         self.body = _body(backbone, size, pretrained, output_stride)
         self.n_features = _count_features(self.body, backbone, size)
         self.slices = nn.ModuleList(Slice(o) for o in _reads(tasks, self.n_features, split))
-        has_bias = dict(none=[], attributes=tasks.attributes, all=list(tasks))[bias]
-        self.necks = nn.ModuleList(BNNeck(len(s.dims), t.n_labels, t.multilabel, t in has_bias, (shares or {}).get(t.name))
-                                   for s,t in zip(self.slices, tasks))
+        has_bias,shares = dict(none=[], attributes=tasks.attributes, all=list(tasks))[bias],shares or {}
+        self.necks = nn.ModuleList()
+        for s,t in zip(self.slices, tasks):
+            self.necks.append(BNNeck(len(s.dims), t.n_labels, t.multilabel, t in has_bias, shares.get(t.name)))
 
     def forward(self,
                 x:Tensor # (B, 3, H, W) normalised portraits
-               )->dict:  # {'features': {task: (B, d)}, before the neck, for metric losses; 'logits': {task: (B, n_labels)}}
+               )->dict:  # {'features': {task: (B, d)}, before the neck; 'logits': {task: (B, n_labels)}}
         "Features and logits of every sub-task"
         return self.heads(self.pooled(x))
 
@@ -203,8 +182,11 @@ def embedding(self:PortraitNet,
              )->Tensor: # (B, D) float32, rows of length 1
     "The identity feature after the neck's normalisation, L2-normalised"
     who = self.tasks.identity
-    if who is None: raise ValueError(f"An embedding is the identity's feature, and there is no identity task among {', '.join(self.tasks.names)}.")
-    return F.normalize(self.neck(who.name).bn(out['features'][who.name]).float(), dim=1)
+    if who is None:
+        raise ValueError("An embedding is the identity's feature, and there is no identity task among "
+                         f"{some(self.tasks.names, 12)}.")
+    normalised = self.neck(who.name).bn(out['features'][who.name])
+    return F.normalize(normalised.float(), dim=1)
 
 @patch
 def embed(self:PortraitNet,
@@ -217,10 +199,13 @@ def embed(self:PortraitNet,
 def _check_normalised(x, size):
     "Refuse what `normalise` did not make"
     if x.ndim!=4 or x.shape[1:]!=(3,*size) or not x.is_floating_point():
-        raise ValueError(f"embed takes normalised portraits, (B, 3, {size[0]}, {size[1]}) floats, these are {tuple(x.shape)} of {x.dtype}; read them with read_portrait and pass normalise(...) of them.")
+        raise ValueError(f"embed takes normalised portraits, (B, 3, {size[0]}, {size[1]}) floats, these are {tuple(x.shape)} "
+                         f"of {x.dtype}; read them with read_portrait and pass normalise(...) of them.")
     low,high = x.aminmax()
-    if high>20 or low>=0 and low<high<=1:
-        raise ValueError(f"embed takes normalised portraits, whose black is about -2, and these numbers go from {low:g} to {high:g}; pass normalise(...) of the bytes.")
+    are_bytes,are_shares = high>20,low>=0 and low<high<=1
+    if are_bytes or are_shares:
+        raise ValueError("embed takes normalised portraits, whose black is about -2, and these numbers go from "
+                         f"{low:g} to {high:g}; pass normalise(...) of the bytes.")
 
 # %% ../nbs/model/010_model.ipynb #e154935f
 _SMALL = 1024 # numbers that are read of a tensor at a look
@@ -236,7 +221,9 @@ def _some_of(x):
     "About a thousand numbers of `x`, spread over it, in the order in which they lie in memory"
     step = max(1, x.numel()//_SMALL)
     dense = x.is_contiguous() or x.ndim==4 and x.is_contiguous(memory_format=torch.channels_last)
-    return x.detach().as_strided((x.numel()//step,), (step,), x.storage_offset()) if dense else x
+    if not dense: return x
+    n = x.numel()//step
+    return x.detach().as_strided((n,), (step,), x.storage_offset())
 
 def _blake(*parts, size):
     digest = hashlib.blake2b(digest_size=size)
@@ -246,12 +233,62 @@ def _blake(*parts, size):
 def weights_digest(model:nn.Module # any network
                   )->str:          # 16 hexadecimal digits, the same for the same weights on any device
     "Tells one set of weights from another: it changes with every step of training"
-    weights = {k:v for k,v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    weights = {k: v for k,v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     names = repr([(k, v.dtype, tuple(v.shape)) for k,v in weights.items()]).encode()
-    places = repr([(v.data_ptr(), 0 if v.is_inference() else v._version) for v in weights.values()]).encode()
-    look = _blake(names, places, *_bytes(map(_some_of, weights.values())), size=16)
-    if model not in _digests or _digests[model][0]!=look: _digests[model] = look,_blake(names, *_bytes(weights.values()), size=8)
+    def version(x): return 0 if x.is_inference() else x._version
+    places = repr([(v.data_ptr(), version(v)) for v in weights.values()]).encode()
+    some_numbers = _bytes(map(_some_of, weights.values()))
+    look = _blake(names, places, *some_numbers, size=16)
+    if model not in _digests or _digests[model][0]!=look:
+        _digests[model] = look,_blake(names, *_bytes(weights.values()), size=8)
     return _digests[model][1]
+
+# %% ../nbs/model/010_model.ipynb #21a9f3bd
+def _reach_weights(backbone, wait=5):
+    "Raise `ConnectionError` if the weights of `backbone` are neither in the cache nor, within `wait` seconds, on a hub that answers"
+    cfg = timm.get_pretrained_cfg(backbone)
+    random = 'pass pretrained=False to start from random weights'
+    from_file = "give a file, pretrained='path/to/model.safetensors'"
+    if not cfg: raise ValueError(f"timm knows of no pretrained weights of '{backbone}': {random}, or {from_file}.")
+    names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ['model.safetensors', 'pytorch_model.bin']
+    repo,_,revision = (cfg.hf_hub_id or '').partition('@')
+    revision = revision or None
+    def is_cached(name): return isinstance(try_to_load_from_cache(repo, name, revision=revision), str)
+    if not repo or any(map(is_cached, names)): return
+    try: get_hf_file_metadata(hf_hub_url(repo, names[0], revision=revision), timeout=wait)
+    except EntryNotFoundError: pass
+    except Exception as e:
+        raise ConnectionError(f"The pretrained weights of '{backbone}' are not on this machine and the hub could not be "
+                              f"asked for them ({type(e).__name__}: {first_line(e)}): {random}, "
+                              f"run once with a network to fill the cache, or {from_file}.") from None
+
+# %% ../nbs/model/010_model.ipynb #43fededc
+def _portrait_folder(path):
+    "The folder of the portrait model that `path` is, or is the weights of; None for any other"
+    path = Path(path)
+    if path.is_dir(): return path if (path/'portrait.json').is_file() else None
+    try:
+        with safe_open(path, 'pt') as f: ours = any(o.startswith('necks.') for o in f.keys())
+    except (OSError, SafetensorError): return None
+    return path.parent if ours else None
+
+def _check_file(path):
+    "Refuse what cannot hold the weights of a backbone"
+    if folder := _portrait_folder(path):
+        raise ValueError(f"pretrained='{path}' is a portrait model, with necks and classifiers, "
+                         f"not the weights of a backbone: load_portrait_model('{folder}') loads it.")
+    if not Path(path).is_file(): raise FileNotFoundError(f"pretrained='{path}': there is no such file.")
+
+def _load_file(body, backbone, path):
+    "Load the file `path` into `body`; a file of another network is refused"
+    _check_file(path)
+    adapt = getattr(sys.modules[type(body).__module__], 'checkpoint_filter_fn', None)
+    try: missing = load_checkpoint(body, str(path), strict=False, filter_fn=adapt).missing_keys
+    except Exception as e:
+        raise ValueError(f"'{path}' cannot be read as weights of '{backbone}': {first_line(e)}") from None
+    if missing:
+        raise ValueError(f"'{path}' does not hold the weights of '{backbone}': "
+                         f"{len(missing)} of its tensors are missing, the first is '{missing[0]}'.")
 
 # %% ../nbs/model/010_model.ipynb #3c853c9c
 def check_network(tasks:Tasks,              # the sub-tasks, without identities too

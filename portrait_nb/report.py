@@ -16,9 +16,11 @@ from datetime import date
 from html import escape
 from pathlib import Path
 from scipy.stats import t as student
-from .errors import named
-from .metrics import RetrievalScores, as_array, shared_codes, as_one_hot, accuracy, macro_f1, majority_guess, majority_scores, piq, retrieval_scores
+from .errors import first_line, named, one_of, some
+from .metrics import RetrievalScores, as_array, as_one_hot, accuracy, macro_f1
+from .metrics import majority_guess, majority_scores, piq, retrieval_scores
 from .pictures import open_picture
+from .search import shared_codes
 from .style import STYLE, aspect_colour, plt
 from .tasks import PORTRAIT, Tasks
 from .words import words
@@ -28,10 +30,17 @@ def _clusters(query_ids, image_ids, groups=()):
     "Numbers of the people of both lists; the unidentified of a shot are one person, or without shots each is alone"
     n = len(query_ids)
     shots = [*['']*n, *(words(groups) if len(groups) else ['']*len(image_ids))]
-    ids = np.concatenate(shared_codes(query_ids, image_ids, n, len(image_ids), 'identities')).tolist()
-    codes,_ = pd.factorize(pd.Series([o if o!=-1 else f'shot {s}' if s!='' else f'nobody {i}' for i,(o,s) in enumerate(zip(ids, shots))], dtype=object))
+    codes = shared_codes(query_ids, image_ids, n, len(image_ids), 'identities')
+    codes = np.concatenate(codes).tolist()
+    people = []
+    for i,(code,shot) in enumerate(zip(codes, shots)):
+        if code!=-1:   people.append(code)
+        elif shot!='': people.append(f'shot {shot}')
+        else:          people.append(f'nobody {i}')
+    codes,_ = pd.factorize(pd.Series(people, dtype=object))
     return codes[:n],codes[n:],codes.max(initial=-1)+1
 
+# %% ../nbs/scores/030_report.ipynb #ae5041ab
 def _by_person(codes, x, n):
     "(n, columns) sums of the rows of `x` by `codes`"
     out = np.zeros((n, x.shape[1]))
@@ -41,52 +50,63 @@ def _by_person(codes, x, n):
 def _draws(sums, n, seed, block=64):
     "(n, ...) `sums` of (people, columns) over n drawn sets of people"
     rng,people = np.random.default_rng(seed),len(sums)
-    weigh = lambda m: np.stack([np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(m)])
-    return np.concatenate([weigh(min(block, n-a))@sums for a in range(0, n, block)])
+    def weights(): return np.bincount(rng.integers(0, people, people), minlength=people)
+    drawn = []
+    for a in range(0, n, block):
+        w = np.stack([weights() for _ in range(min(block, n-a))])
+        drawn.append(w@sums)
+    return np.concatenate(drawn)
 
 # %% ../nbs/scores/030_report.ipynb #f6d9cdc6
-def _names(columns): return [(c, 'mAP' if c=='AP' else 'mINP' if c=='INP' else c.replace('-','')) for c in columns]
-
 def _retrieval_part(found, codes, people):
     "(people, columns) sums, and what makes {score: values} of drawn sums"
-    names = _names(found.per_query.columns[2:])
-    x = found.per_query[[c for c,_ in names]].to_numpy(float)
+    columns = found.per_query.columns[2:]
+    names = [dict(AP='mAP', INP='mINP').get(o, o.replace('-','')) for o in columns]
+    x = found.per_query[columns].to_numpy(float)
     sums = _by_person(codes, np.c_[x, np.ones(len(x))], people)
-    has = sums[:,-1:]>0
-    means = np.where(has, sums[:,:-1]/np.maximum(sums[:,-1:], 1), 0)
+    totals = sums[:,:-1]
+    queries = sums[:,-1:]
+    has = queries>0
+    means = np.where(has, totals/np.maximum(queries, 1), 0)
     k = len(names)
-    def scores(d):
-        macro,plain = d[:,k+1:2*k+1]/d[:,2*k+1:],d[:,:k]/d[:,k:k+1]
-        return {n: macro[:,i] for i,(_,n) in enumerate(names)} | {f'plain_{n}': plain[:,i] for i,(_,n) in enumerate(names)}
+    def scores(drawn):
+        totals,queries,means,has = np.split(drawn, [k,k+1,2*k+1], 1)
+        macro = dict(zip(names, (means/has).T))
+        plain = dict(zip(names, (totals/queries).T))
+        return macro | {f'plain_{k}': v for k,v in plain.items()}
     return np.c_[sums, means, has],scores
 
+# %% ../nbs/scores/030_report.ipynb #d0e2e958
 def _label_part(name, predicted, actual, n_labels, codes, people):
     "The same for macro F1"
     actual = as_array(actual)
     known = actual!=-1 if actual.ndim==1 else (actual!=-1).all(1)
-    said,is_so = as_one_hot(predicted, actual, n_labels)
-    sums = _by_person(codes[known], np.concatenate([said&is_so, said, is_so], 1), people)
-    def scores(d):
-        hit,claimed,borne = np.split(d, 3, 1)
+    predicted,actual = as_one_hot(predicted, actual, n_labels)
+    counts = np.concatenate([predicted&actual, predicted, actual], 1)
+    sums = _by_person(codes[known], counts, people)
+    def scores(drawn):
+        hit,claimed,borne = np.split(drawn, 3, 1)
         there = borne>0
         f1 = np.where(there, 2*hit/np.maximum(claimed+borne, 1), 0)
-        return {name: np.where(there.any(1), f1.sum(1)/np.maximum(there.sum(1), 1), np.nan)}
+        mean = f1.sum(1)/np.maximum(there.sum(1), 1)
+        return {name: np.where(there.any(1), mean, np.nan)}
     return sums,scores
 
 # %% ../nbs/scores/030_report.ipynb #dc228758
 def score_draws(found=None,     # `RetrievalScores`, or None
                 labels=None,    # {sub-task: (predicted, actual)} as `macro_f1` takes them, or None
-                identities=(),  # of the portraits in `labels`, in their order; '' or -1: unidentified; none at all: each portrait for itself
+                identities=(),  # of the portraits in `labels`; '' or -1: unidentified; none at all: each for itself
                 tasks=PORTRAIT, # the sub-tasks
                 n=1000,         # drawn test sets
                 seed=0,         # of the draws
-                groups=()       # shots of the portraits in `labels`: whoever is unidentified in one is one person; none: each is alone
-               )->pd.DataFrame: # (n+1, scores): of the test set as it is (row 0) and of the drawn ones; macro scores without prefix, PIQ last if all its parts are there
+                groups=()       # shots of these portraits: the unidentified of one are one person; none: each is alone
+               )->pd.DataFrame: # (n+1, scores): row 0 the test set as it is, then the drawn ones; PIQ last
     "Scores over test sets of people drawn with replacement; the same people, `n` and `seed`: the same test sets"
     parts,labels = [],labels or {}
     if labels and not len(identities): identities = ['']*len(next(iter(labels.values()))[1])
     for k,(_,actual) in labels.items():
-        if len(actual)!=len(identities): raise ValueError(f"identities must name the {len(actual)} portraits of '{k}', got {len(identities)}.")
+        if len(actual)==len(identities): continue
+        raise ValueError(f"identities must name the {len(actual)} portraits of '{k}', got {len(identities)}.")
     if n<2: raise ValueError(f"n must be 2 or more, got {n}.")
     of_query,of_image,people = _clusters(found.per_query.identity if found else [], identities, groups)
     if found: parts.append(_retrieval_part(found, of_query, people))
@@ -94,24 +114,29 @@ def score_draws(found=None,     # `RetrievalScores`, or None
     if not parts: raise ValueError("score_draws needs `found`, `labels` or both.")
     sums = np.concatenate([s for s,_ in parts], 1)
     drawn = np.concatenate([sums.sum(0, keepdims=True), _draws(sums, n, seed)])
-    table = _drawn_scores(drawn, [s.shape[1] for s,_ in parts], [f for _,f in parts], tasks)
-    table.attrs['sets'] = hashlib.sha256(repr((n, seed, of_query.tolist(), of_image.tolist())).encode()).hexdigest()
+    scores,a = {},0
+    with np.errstate(invalid='ignore'):
+        for part,of_drawn in parts:
+            b = a+part.shape[1]
+            scores |= of_drawn(drawn[:,a:b])
+            a = b
+    table = _with_piq(pd.DataFrame(scores), tasks)
+    key = repr((n, seed, of_query.tolist(), of_image.tolist()))
+    table.attrs['sets'] = hashlib.sha256(key.encode()).hexdigest()
     return table
 
-def _drawn_scores(drawn, widths, functions, tasks):
-    with np.errstate(invalid='ignore'):
-        scores = {k:v for d,f in zip(np.split(drawn, np.cumsum(widths)[:-1], 1), functions) for k,v in f(d).items()}
-    needed = [*(['mAP','rank1'] if tasks.identity else []), *(t.name for t in tasks.attributes)]
-    if all(k in scores and np.isfinite(scores[k][0]) for k in needed): scores['PIQ'] = _piqs(scores, needed, tasks)
-    return pd.DataFrame(scores)
+def _with_piq(scores, tasks):
+    "A column PIQ more, if all its parts are there; NaN for a drawn set in which nobody can be scored"
+    needed = ['mAP','rank1'] if tasks.identity else []
+    needed += [t.name for t in tasks.attributes]
+    if any(k not in scores for k in needed) or not np.isfinite(scores.loc[0,needed]).all(): return scores
+    def piq_of(row): return piq(dict(row), tasks) if np.isfinite(row).all() else np.nan
+    return scores.assign(PIQ=[piq_of(row) for _,row in scores[needed].iterrows()])
 
-def _piqs(scores, needed, tasks):
-    "(n,) PIQ from {score: (n,) values}; NaN for a drawn set in which nobody can be scored"
-    return np.array([piq(dict(zip(needed, o)), tasks) if np.isfinite(o).all() else np.nan for o in zip(*(scores[k] for k in needed))])
-
+# %% ../nbs/scores/030_report.ipynb #cfb9062c
 def draw_intervals(draws,     # of `score_draws`
                    level=.95 # share of the drawn sets inside the interval
-                  )->pd.DataFrame: # a row a score: value, low, high
+                  )->pd.DataFrame: # one row per score: value, low, high
     "The middle of what drawn test sets say"
     if not 0<level<1: raise ValueError(f"level must lie between 0 and 1, got {level}.")
     if draws.empty: return pd.DataFrame(columns=['value','low','high'])
@@ -121,7 +146,7 @@ def draw_intervals(draws,     # of `score_draws`
 def score_intervals(found=None, labels=None, identities=(), tasks=PORTRAIT, n=1000, # as of `score_draws`
                     level=.95,         # as of `draw_intervals`
                     seed=0, groups=()  # as of `score_draws`
-                   )->pd.DataFrame:    # a row a score: value, low, high
+                   )->pd.DataFrame:    # one row per score: value, low, high
     "Bootstrap confidence intervals over identities"
     return draw_intervals(score_draws(found, labels, identities, tasks, n, seed, groups), level)
 
@@ -135,55 +160,84 @@ def paired_test(a, b,          # `RetrievalScores` of two models on the same que
                )->pd.Series:   # difference a-b, low, high, p, identities, queries
     "Do two models differ? A sign-flip test over identities"
     a,b = a.per_query,b.per_query
-    if not a.index.equals(b.index) or list(a.identity)!=list(b.identity): raise ValueError("the two models were not scored on the same queries: their per_query rows differ.")
-    if score not in a.columns[2:]: raise ValueError(f"score must be one of {', '.join(a.columns[2:])}, got {score!r}.")
+    same_rows = a.index.equals(b.index)
+    if not same_rows or list(a.identity)!=list(b.identity):
+        raise ValueError("the two models were not scored on the same queries: their per_query rows differ.")
+    one_of(score, list(a.columns[2:]), 'score')
     by = (a[score]-b[score]).groupby(a.identity.to_numpy())
-    sums = np.c_[by.mean(), np.ones(by.ngroups)] if macro else np.c_[by.sum(), by.size()]
-    value,draws = sums[:,0].sum()/sums[:,1].sum(),_draws(sums, n, seed)
+    if macro: sums = np.c_[by.mean(), np.ones(by.ngroups)]
+    else:     sums = np.c_[by.sum(), by.size()]
+    total = sums[:,0].sum()
+    weight = sums[:,1].sum()
+    value = total/weight
+    draws = _draws(sums, n, seed)
+    drawn = draws[:,0]/draws[:,1]
+    low,high = np.quantile(drawn, [(1-level)/2, (1+level)/2])
+
     rng = np.random.default_rng(seed)
-    flipped = np.concatenate([rng.choice([-1,1], (min(256, n-k), len(sums)))@sums[:,0] for k in range(0, n, 256)])/sums[:,1].sum()
-    p = (1+(np.abs(flipped)>=abs(value)-1e-12).sum())/(n+1)
-    low,high = np.quantile(draws[:,0]/draws[:,1], [(1-level)/2, (1+level)/2])
+    flipped = []
+    for k in range(0, n, 256):
+        signs = rng.choice([-1,1], (min(256, n-k), len(sums)))
+        flipped.append(signs@sums[:,0])
+    flipped = np.concatenate(flipped)/weight
+    as_large = np.abs(flipped)>=abs(value)-1e-12
+    p = (1+as_large.sum())/(n+1)
     return pd.Series(dict(difference=value, low=low, high=high, p=p, identities=by.ngroups, queries=len(a)))
 
 # %% ../nbs/scores/030_report.ipynb #c3bd0721
-def score_differences(a, b,     # `score_draws` of two models on the same portraits, or lists of them: trainings that differ by chance alone
+def score_differences(a, b,     # `score_draws` of two models on the same portraits, or lists of them: several trainings
                       level=.95 # of the intervals
-                     )->pd.DataFrame: # a row a score: difference a-b, low, high, and how many trainings stand behind it
+                     )->pd.DataFrame: # one row per score: difference a-b, low, high, trainings on the smaller side
     "Do two models differ, by any score? Paired over drawn people; several trainings count their own luck in"
     sides = [[o] if isinstance(o, pd.DataFrame) else list(o) for o in (a,b)]
     if not all(sides): raise ValueError("each side needs score_draws of at least one training.")
-    if len({o.attrs.get('sets', i) for i,o in enumerate(sum(sides, []))})>1: raise ValueError("the models were not scored on the same drawn test sets: take score_draws with the same portraits, n and seed.")
-    names = [k for k in sides[0][0] if all(k in o for o in sum(sides, []))]
-    x = [np.array([o[names].to_numpy() for o in s]) for s in sides]
-    d = x[0].mean(0)-x[1].mean(0)
-    low,high = np.nanquantile(d[1:], [(1-level)/2, (1+level)/2], axis=0)
-    luck = _training_luck([o[:,0] for o in x], level)
-    return pd.DataFrame(dict(difference=d[0], low=d[0]-np.hypot(d[0]-low, luck), high=d[0]+np.hypot(high-d[0], luck), trainings=min(map(len, sides))), index=names)
+    every = sum(sides, [])
+    sets = {o.attrs.get('sets', i) for i,o in enumerate(every)}
+    if len(sets)>1:
+        raise ValueError("the models were not scored on the same drawn test sets: "
+                         "take score_draws with the same portraits, n and seed.")
+    names = [k for k in every[0] if all(k in o for o in every)]
+    def scores_of(side): return np.array([o[names].to_numpy() for o in side]) # (trainings, sets, scores)
+    a,b = map(scores_of, sides)
+    drawn = a.mean(0)-b.mean(0)
+    value = drawn[0]
+    low,high = np.nanquantile(drawn[1:], [(1-level)/2, (1+level)/2], axis=0)
+    luck = _training_luck(a[:,0], b[:,0], level)
+    low = value-np.hypot(value-low, luck)
+    high = value+np.hypot(high-value, luck)
+    trainings = min(map(len, sides))
+    columns = dict(difference=value, low=low, high=high, trainings=trainings)
+    return pd.DataFrame(columns, index=names)
 
-def _training_luck(values, level):
-    "Half the interval of a difference of means, by Welch; `values`: two of (trainings, scores)"
-    if min(map(len, values))<2: return 0.
-    parts = np.array([v.var(0, ddof=1)/len(v) for v in values])
-    whole = parts.sum(0)
-    degrees = whole**2/np.maximum(sum(p**2/(len(v)-1) for p,v in zip(parts, values)), 1e-30)
-    return np.where(whole>0, student.ppf((1+level)/2, np.maximum(degrees, 1))*np.sqrt(whole), 0)
+def _training_luck(a, b, level):
+    "Half the interval of a difference of means of (trainings, scores), by Welch"
+    if min(len(a), len(b))<2: return 0.
+    of_a = a.var(0, ddof=1)/len(a)
+    of_b = b.var(0, ddof=1)/len(b)
+    whole = of_a+of_b
+    spread = of_a**2/(len(a)-1) + of_b**2/(len(b)-1)
+    degrees = whole**2/np.maximum(spread, 1e-30)
+    degrees = np.maximum(degrees, 1)
+    quantile = student.ppf((1+level)/2, degrees)
+    return np.where(whole>0, quantile*np.sqrt(whole), 0)
 
 # %% ../nbs/scores/030_report.ipynb #8a1d8701
 def attribute_scores(labels:dict,     # {sub-task: (predicted, actual)} as `macro_f1` takes them
                      tasks=PORTRAIT,  # the sub-tasks
-                     train=None       # {sub-task: labels of the train split}; None, or nothing labelled: what is scored is counted instead
-                    )->pd.DataFrame:  # a row a sub-task: macro_f1, accuracy, majority_macro_f1, majority_accuracy
+                     train=None       # {sub-task: labels of the train split}; None: we count what is scored
+                    )->pd.DataFrame:  # one row per sub-task: macro_f1, accuracy, majority_macro_f1, majority_accuracy
     "Macro F1 and accuracy of every sub-task, with those of the majority guess beside them"
     rows = {}
     for name,(predicted,actual) in labels.items():
         n_labels,counted = tasks[name].n_labels,(train or {}).get(name)
         if counted is None or majority_guess(counted, n_labels) is None: counted = actual
         guess = majority_scores(counted, actual, n_labels)
-        rows[name] = [macro_f1(predicted, actual, n_labels), accuracy(predicted, actual, n_labels), guess['macro_f1'], guess['accuracy']]
+        f1,right = macro_f1(predicted, actual, n_labels),accuracy(predicted, actual, n_labels)
+        rows[name] = [f1, right, guess['macro_f1'], guess['accuracy']]
     columns = ['macro_f1','accuracy','majority_macro_f1','majority_accuracy']
     return pd.DataFrame.from_dict(rows, orient='index', columns=columns).rename_axis('sub-task')
 
+# %% ../nbs/scores/030_report.ipynb #8702937f
 def below_majority(scores:pd.DataFrame, # of `attribute_scores`
                    most:int=6           # sub-tasks that are named, the worst first
                   )->str:               # '' if there are none
@@ -191,42 +245,50 @@ def below_majority(scores:pd.DataFrame, # of `attribute_scores`
     lost = (scores.majority_accuracy-scores.accuracy).sort_values(ascending=False, kind='stable')
     lost = lost[lost>1e-9].index
     if not len(lost): return ''
-    named = [f"{k} ({scores.accuracy[k]:.3f}, the guess {scores.majority_accuracy[k]:.3f})" for k in lost[:most]]
-    more = [f"{len(lost)-most} more"] if len(lost)>most else []
-    return f"In {len(lost)} of {len(scores)} sub-tasks the model is less often right than a guess that always says the commonest label: {', '.join(named+more)}."
+    worst = [f'{k} ({scores.accuracy[k]:.3f}, the guess {scores.majority_accuracy[k]:.3f})' for k in lost[:most]]
+    if len(lost)>most: worst.append(f'{len(lost)-most} more')
+    return (f"In {len(lost)} of {len(scores)} sub-tasks the model is less often right than a guess "
+            f"that always says the commonest label: {', '.join(worst)}.")
 
 # %% ../nbs/scores/030_report.ipynb #24023779
 def class_report(predicted, actual, # as of `macro_f1`
                  labels             # their names
-                )->pd.DataFrame:    # a row a label: precision, recall, f1, borne, claimed; NaN where there is nothing to divide by
+                )->pd.DataFrame:    # one row per label: precision, recall, f1, borne, claimed
     "Precision, recall and F1 of every label"
-    said,is_so = as_one_hot(predicted, actual, len(labels))
-    hit,claimed,borne = (said&is_so).sum(0),said.sum(0),is_so.sum(0)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        f1 = np.where(borne>0, 2*hit/np.maximum(claimed+borne, 1), np.nan)
-        return pd.DataFrame(dict(precision=hit/claimed, recall=hit/borne, f1=f1, borne=borne, claimed=claimed), index=pd.Index(labels, name='label'))
+    predicted,actual = as_one_hot(predicted, actual, len(labels))
+    hit,claimed,borne = (predicted&actual).sum(0),predicted.sum(0),actual.sum(0)
+    f1 = np.where(borne>0, 2*hit/np.maximum(claimed+borne, 1), np.nan)
+    with np.errstate(invalid='ignore', divide='ignore'): precision,recall = hit/claimed,hit/borne
+    columns = dict(precision=precision, recall=recall, f1=f1, borne=borne, claimed=claimed)
+    return pd.DataFrame(columns, index=pd.Index(labels, name='label'))
 
+# %% ../nbs/scores/030_report.ipynb #66b7dbf3
 def confusion(predicted, actual, # as of `macro_f1`
               n_labels:int       # how many labels there are
-             ):                  # (n_labels, n_labels) int: how many bear the row's label and are given the column's
-    "The confusion matrix; a multi-label portrait counts in every row that it bears, for every column that it is given"
-    said,is_so = as_one_hot(predicted, actual, n_labels)
-    return is_so.T.astype(int)@said.astype(int)
+             ):                  # (n_labels, n_labels) int: how many have the row's label and get the column's
+    "The confusion matrix; a multi-label portrait counts in every row that it has, for every column that it gets"
+    predicted,actual = as_one_hot(predicted, actual, n_labels)
+    return actual.T.astype(int)@predicted.astype(int)
 
 # %% ../nbs/scores/030_report.ipynb #02da1c52
 def plot_confusion(predicted, actual, # as of `macro_f1`
                    task,              # a `Task`: names and colour
                    ax=None            # where to draw; None: a figure of its own
                   ):
-    "Each row: what becomes of those who bear a label"
+    "Each row: what becomes of those who have a label"
     counts = confusion(predicted, actual, task.n_labels)
-    rows = as_one_hot(actual, actual, task.n_labels)[1].sum(0)[:,None]
-    share = counts/np.maximum(rows, 1)
+    _,actual = as_one_hot(actual, actual, task.n_labels)
+    n = actual.sum(0)
+    share = counts/np.maximum(n, 1)[:,None]
+    colours = ['white',aspect_colour(task.aspect)]
     with plt.rc_context(STYLE):
         ax = ax or plt.subplots(figsize=(4,3.4))[1]
-        ax.imshow(share, cmap=plt.matplotlib.colors.LinearSegmentedColormap.from_list('', ['white',aspect_colour(task.aspect)]), vmin=0, vmax=1)
-        for i,j in np.ndindex(share.shape): ax.text(j, i, f'{share[i,j]:.2f}'.lstrip('0'), ha='center', va='center', fontsize=7, color='white' if share[i,j]>.6 else '#555555')
-        ax.set(xticks=range(len(rows)), yticks=range(len(rows)), yticklabels=[f'{l} ({n})' for l,n in zip(task.labels, rows[:,0])], xlabel='is given', ylabel='bears', title=task.name)
+        ax.imshow(share, cmap=plt.matplotlib.colors.LinearSegmentedColormap.from_list('', colours), vmin=0, vmax=1)
+        for i,j in np.ndindex(share.shape):
+            colour = 'white' if share[i,j]>.6 else '#555555'
+            ax.text(j, i, f'{share[i,j]:.2f}'.lstrip('0'), ha='center', va='center', fontsize=7, color=colour)
+        ticks,names = range(len(n)),[f'{label} ({k})' for label,k in zip(task.labels, n)]
+        ax.set(xticks=ticks, yticks=ticks, yticklabels=names, xlabel='is given', ylabel='bears', title=task.name)
         ax.set_xticklabels(task.labels, rotation=45, ha='right')
         ax.grid(visible=False)
     return ax
@@ -235,77 +297,110 @@ def plot_confusion(predicted, actual, # as of `macro_f1`
 def reliability(probabilities,  # (N, n_labels), between 0 and 1: softmax, or for a multi-label sub-task sigmoid
                 actual,         # as of `macro_f1`
                 bins:int=15     # bins of equal width
-               )->pd.DataFrame: # a row a bin that is not empty: confidence, right, n
+               )->pd.DataFrame: # one row per bin that is not empty: confidence, right, n
     "How often is the model right when it is so sure?"
     p,actual = as_array(probabilities).astype(float),as_array(actual)
-    if p.ndim!=2 or len(p)!=len(actual) or actual.shape[1:] not in ((),p.shape[1:]): raise ValueError(f"probabilities must be (N, n_labels) and actual (N,) or of the same shape, got {p.shape} and {actual.shape}.")
-    if not ((p>=0) & (p<=1)).all(): raise ValueError("probabilities must lie between 0 and 1: take the softmax or the sigmoid of logits first.")
-    known = actual!=-1 if actual.ndim==1 else (actual!=-1).all(1)
-    p,actual = p[known],actual[known]
-    confidence,right = (p.max(1),p.argmax(1)==actual) if actual.ndim==1 else (p.ravel(),actual.ravel()==1)
+    fits = p.ndim==2 and len(p)==len(actual)
+    if not fits or actual.shape[1:] not in ((),p.shape[1:]):
+        raise ValueError("probabilities must be (N, n_labels) and actual (N,) or of the same shape, "
+                         f"got {p.shape} and {actual.shape}.")
+    if not ((p>=0) & (p<=1)).all():
+        raise ValueError("probabilities must lie between 0 and 1: take the softmax or the sigmoid of logits first.")
+    if actual.ndim==1:
+        known = actual!=-1
+        p,actual = p[known],actual[known]
+        confidence,right = p.max(1),p.argmax(1)==actual
+    else:
+        known = (actual!=-1).all(1)
+        confidence,right = p[known].ravel(),actual[known].ravel()==1
     table = pd.DataFrame(dict(confidence=confidence, right=right.astype(float), n=1))
-    return table.groupby(np.minimum((confidence*bins).astype(int), bins-1)).agg(dict(confidence='mean', right='mean', n='sum')).reset_index(drop=True)
+    of_bin = np.minimum((confidence*bins).astype(int), bins-1)
+    return table.groupby(of_bin).agg(dict(confidence='mean', right='mean', n='sum')).reset_index(drop=True)
 
+# %% ../nbs/scores/030_report.ipynb #aeb173c6
 def calibration_error(probabilities, # as of `reliability`
                       actual,        # as of `reliability`
                       bins=15        # of equal width
                      )->float:       # NaN if nothing is labelled
     "Expected calibration error: the mean of |confidence - right| over claims, by bins"
     table = reliability(probabilities, actual, bins)
-    return float(np.average((table.confidence-table.right).abs(), weights=table.n)) if len(table) else float('nan')
+    if not len(table): return float('nan')
+    gap = (table.confidence-table.right).abs()
+    return float(np.average(gap, weights=table.n))
 
 # %% ../nbs/scores/030_report.ipynb #cbdfc882
 FEW = 5 # people below which an interval would promise too much
 
 def _grouped(groups, n):
     "`(names, at)`: the groups, sorted, and (n,) the number of each portrait's, -1 where a name is missing"
-    table = pd.DataFrame({k: pd.Series(list(v), dtype=object) for k,v in groups.items()})
+    columns = {k: pd.Series(list(v), dtype=object) for k,v in groups.items()}
+    table = pd.DataFrame(columns)
     if len(table)!=n: raise ValueError(f"groups name {len(table)} portraits, and there are {n}.")
     known = (table.apply(words)!='').all(axis=1).to_numpy()
-    at = np.full(n, -1)
-    mixed = [k for k in table if pd.api.types.infer_dtype(table.loc[known, k]).startswith('mixed')]
-    table = table.assign(**{k: words(table[k]) for k in mixed}) # names that could not be sorted
-    at[known] = table[known].groupby(list(groups)).ngroup()
-    return list(table[known].drop_duplicates().sort_values(list(groups)).itertuples(index=False, name=None)),at
+    for k in table:
+        kind = pd.api.types.infer_dtype(table.loc[known, k])
+        if kind.startswith('mixed'): table[k] = words(table[k]) # they could not be sorted
+    columns,at = list(groups),np.full(n, -1)
+    table = table[known]
+    at[known] = table.groupby(columns).ngroup()
+    names = table.drop_duplicates().sort_values(columns)
+    return list(names.itertuples(index=False, name=None)),at
 
+# %% ../nbs/scores/030_report.ipynb #2017f83d
 def _group_sums(at, n_groups, predicted, actual, n_labels, who, n_people):
     "(people, groups, 2+3*n_labels) sums: portraits, errors, and of each label hits, claims, borne"
     predicted,actual = as_array(predicted),as_array(actual)
-    known = (actual!=-1 if actual.ndim==1 else (actual!=-1).all(1)) & (at>=0)
-    said,is_so = as_one_hot(predicted[known], actual[known], n_labels)
-    wrong = (said!=is_so).mean(1) if actual.ndim==2 else ~(said&is_so).any(1)
+    multilabel = actual.ndim==2
+    labelled = (actual!=-1).all(1) if multilabel else actual!=-1
+    known = labelled & (at>=0)
+    predicted,actual = as_one_hot(predicted[known], actual[known], n_labels)
+    hit = predicted&actual
+    wrong = (predicted!=actual).mean(1) if multilabel else ~hit.any(1)
     sums = np.zeros((n_people, n_groups, 2+3*n_labels))
-    np.add.at(sums, (who[known],at[known]), np.c_[np.ones(len(said)), wrong, said&is_so, said, is_so])
+    ones = np.ones(len(actual))
+    rows = np.c_[ones, wrong, hit, predicted, actual]
+    np.add.at(sums, (who[known],at[known]), rows)
     return sums
 
 def _share(part, whole):
     with np.errstate(invalid='ignore', divide='ignore'): return np.where(whole>0, part/whole, np.nan)
 
+# %% ../nbs/scores/030_report.ipynb #e4afbd03
 def _around(drawn, level):
     "`(low, high)` of (n, ...) drawn values; NaN where there are none"
     none = np.isnan(drawn).all(0)
-    return np.where(none, np.nan, np.nanquantile(np.where(none, 0, drawn), [(1-level)/2, (1+level)/2], axis=0))
+    ends = np.nanquantile(np.where(none, 0, drawn), [(1-level)/2, (1+level)/2], axis=0)
+    return np.where(none, np.nan, ends)
 
 def _rate_interval(value, drawn, people, level):
     "`(low, high)` of rates: the drawn middle, but the binomial's bound where none or all of the `people` err"
     low,high = _around(drawn, level)
-    bound = 1-((1-level)/2)**(1/np.maximum(people, 1))
-    low,high = np.where(value==1, 1-bound, low),np.where(value==0, bound, high)
+    tail = (1-level)/2
+    bound = 1-tail**(1/np.maximum(people, 1))
+    low = np.where(value==1, 1-bound, low)
+    high = np.where(value==0, bound, high)
     unsure = (people<FEW) | np.isnan(value)
-    return np.where(unsure, np.nan, low),np.where(unsure, np.nan, high)
+    low[unsure],high[unsure] = np.nan,np.nan
+    return low,high
 
 # %% ../nbs/scores/030_report.ipynb #060c6546
 def _each_task(groups, labels, tasks, identities, shots, n, seed):
-    "Of each sub-task `(task, names, sums, drawn)`: (people, groups, columns), and their sums over (n, ...) drawn sets of people"
+    "Of each sub-task its groups' names, sums (people, groups, columns), and their sums over (n, ...) drawn sets of people"
     n_images = len(next(iter(labels.values()))[1]) if labels else 0
     for k,(_,actual) in labels.items():
-        if len(actual)!=n_images: raise ValueError(f"every sub-task needs a label for each of the {n_images} portraits, '{k}' has {len(actual)}.")
-    if len(identities) and len(identities)!=n_images: raise ValueError(f"identities must name the {n_images} portraits, got {len(identities)}.")
+        if len(actual)==n_images: continue
+        raise ValueError(f"every sub-task needs a label for each of the {n_images} portraits, '{k}' has {len(actual)}.")
+    if not len(identities): identities = ['']*n_images
+    if len(identities)!=n_images:
+        raise ValueError(f"identities must name the {n_images} portraits, got {len(identities)}.")
     names,at = _grouped(groups, n_images)
-    _,who,n_people = _clusters([], identities if len(identities) else ['']*n_images, shots)
-    for k,(predicted,actual) in labels.items() if names else ():
-        sums = _group_sums(at, len(names), predicted, actual, tasks[k].n_labels, who, n_people)
-        yield tasks[k],names,sums,_draws(sums.reshape(n_people, -1), n, seed).reshape(n, *sums.shape[1:])
+    if not names: return
+    _,who,n_people = _clusters([], identities, shots)
+    for k,(predicted,actual) in labels.items():
+        task = tasks[k]
+        sums = _group_sums(at, len(names), predicted, actual, task.n_labels, who, n_people)
+        drawn = _draws(sums.reshape(n_people, -1), n, seed)
+        yield task,names,sums,drawn.reshape(n, *sums.shape[1:])
 
 def _group_f1(sums, shared):
     "(..., groups) mean F1 over the labels that are `shared`"
@@ -313,28 +408,38 @@ def _group_f1(sums, shared):
     f1 = np.where(borne>0, _share(2*hit, claimed+borne), 0)
     return _share(f1[...,shared].sum(-1), (borne>0)[...,shared].sum(-1))
 
-def _group_index(groups, rows): return pd.MultiIndex.from_tuples(rows, names=['sub-task', *groups, 'label'][:len(rows[0])])
+def _group_index(groups, rows):
+    names = ['sub-task', *groups, 'label'][:len(rows[0])]
+    return pd.MultiIndex.from_tuples(rows, names=names)
 
-def subgroup_scores(groups,          # {name: (N,) labels}, e.g. dict(gender=..., age=...); '' or missing: the portrait is left out
+# %% ../nbs/scores/030_report.ipynb #52998b27
+def subgroup_scores(groups,          # {name: (N,) labels}, e.g. dict(gender=..., age=...); '' or missing: left out
                     labels,          # {sub-task: (predicted, actual)} of the N portraits
                     tasks=PORTRAIT,  # the sub-tasks
                     at_least:int=30, # labelled portraits that a group needs to be scored
                     identities=(), shots=(), # of the portraits, as `identities` and `groups` of `score_draws`
                     n=1000, level=.95, seed=0 # of the intervals
-                   )->pd.DataFrame:  # a row a sub-task and group: n, people; error, low, high; f1, f1_low, f1_high; labels that f1 is a mean over, of_labels
+                   )->pd.DataFrame:  # n, people, error, f1, their intervals, labels in f1, of_labels
     "Is a model as good for everybody? Errors, and F1 over the labels that every scored group bears"
     rows,parts = [],[]
     for task,names,sums,drawn in _each_task(groups, labels, tasks, identities, shots, n, seed):
-        whole,people = sums.sum(0),(sums[...,0]>0).sum(0)
+        whole = sums.sum(0)
+        people = (sums[...,0]>0).sum(0)
         scored = whole[:,0]>=at_least
-        shared = (whole[scored,2+2*task.n_labels:]>0).all(0) & scored.any()
-        error,f1 = _share(whole[:,1], whole[:,0]),_group_f1(whole, shared)
-        low,high = _rate_interval(error, _share(drawn[...,1], drawn[...,0]), people, level)
+        borne = whole[:,2+2*task.n_labels:]
+        shared = (borne[scored]>0).all(0) & scored.any()
+        error = _share(whole[:,1], whole[:,0])
+        f1 = _group_f1(whole, shared)
+        errors = _share(drawn[...,1], drawn[...,0])
+        low,high = _rate_interval(error, errors, people, level)
         f1_low,f1_high = np.where(people<FEW, np.nan, _around(_group_f1(drawn, shared), level))
-        part = pd.DataFrame(dict(error=error, low=low, high=high, f1=f1, f1_low=f1_low, f1_high=f1_high))
+        columns = dict(error=error, low=low, high=high, f1=f1, f1_low=f1_low, f1_high=f1_high)
+        part = pd.DataFrame(columns)
         part[~scored] = np.nan
-        counts = pd.DataFrame(dict(n=whole[:,0].astype(int), people=people))
-        parts.append(pd.concat([counts, part], axis=1).assign(labels=shared.sum(), of_labels=task.n_labels))
+        n_portraits = whole[:,0].astype(int)
+        counts = pd.DataFrame(dict(n=n_portraits, people=people))
+        part = pd.concat([counts, part], axis=1)
+        parts.append(part.assign(labels=shared.sum(), of_labels=task.n_labels))
         rows += [(task.name, *o) for o in names]
     table = pd.concat(parts).set_axis(_group_index(groups, rows)) if rows else pd.DataFrame()
     table.attrs.update(at_least=at_least, level=level)
@@ -346,21 +451,29 @@ def _both_kinds(sums):
     hit,claimed,borne = np.split(sums[...,2:], 3, -1)
     return borne-hit,borne,claimed-hit,sums[...,:1]-borne
 
-def subgroup_errors(groups, labels, tasks=PORTRAIT, at_least=30, # as of `subgroup_scores`; so many portraits must stand behind each rate
+def subgroup_errors(groups, labels, tasks=PORTRAIT, at_least=30, # each rate needs so many portraits
                     identities=(), shots=(), n=1000, level=.95, seed=0 # as of `subgroup_scores`
-                   )->pd.DataFrame: # a row a sub-task, group and label: borne, and missed: the share of them that is not given it; others, and falsely: the share of them that is; each with its interval
+                   )->pd.DataFrame: # borne, the share of them missed, others, the share falsely given it
     "Both kinds of error, by group and label"
     rows,parts = [],[]
     for task,names,sums,drawn in _each_task(groups, labels, tasks, identities, shots, n, seed):
-        whole,of_person,draws = _both_kinds(sums.sum(0)),_both_kinds(sums),_both_kinds(drawn)
+        whole = _both_kinds(sums.sum(0))
+        of_person = _both_kinds(sums)
+        draws = _both_kinds(drawn)
         columns = {}
-        for i,(count,name) in ((0,('borne','missed')), (2,('others','falsely'))):
-            rate = np.where(whole[i+1]>=at_least, _share(whole[i], whole[i+1]), np.nan)
-            low,high = _rate_interval(rate, _share(draws[i], draws[i+1]), (of_person[i+1]>0).sum(0), level)
-            columns |= {count: whole[i+1].astype(int), name: rate, f'{name}_low': low, f'{name}_high': high}
-        parts.append(pd.DataFrame({k: v.ravel() for k,v in columns.items()}))
+        for i,count,name in ((0,'borne','missed'), (2,'others','falsely')):
+            wrong,able = whole[i],whole[i+1]
+            rate = np.where(able>=at_least, _share(wrong, able), np.nan)
+            people = (of_person[i+1]>0).sum(0)
+            drawn_rate = _share(draws[i], draws[i+1])
+            low,high = _rate_interval(rate, drawn_rate, people, level)
+            columns[count] = able.astype(int)
+            columns |= {name: rate, f'{name}_low': low, f'{name}_high': high}
+        part = {k: v.ravel() for k,v in columns.items()}
+        parts.append(pd.DataFrame(part))
         rows += [(task.name, *o, label) for o in names for label in task.labels]
-    return pd.concat(parts).set_axis(_group_index(groups, rows)) if rows else pd.DataFrame()
+    if not rows: return pd.DataFrame()
+    return pd.concat(parts).set_axis(_group_index(groups, rows))
 
 # %% ../nbs/scores/030_report.ipynb #5e1f2332
 def subgroup_note(table:pd.DataFrame # of `subgroup_scores`
@@ -369,14 +482,22 @@ def subgroup_note(table:pd.DataFrame # of `subgroup_scores`
     if table.empty: return "No portrait belongs to a group: their labels are missing."
     level,at_least = table.attrs.get('level', .95),table.attrs.get('at_least', 30)
     scored = table.error.notna()
-    by_group = scored.groupby(level=[k for k in table.index.names if k!='sub-task']).any()
-    if not scored.any(): return f"None of the {len(by_group)} groups is scored: each has fewer than {at_least} labelled portraits."
-    told = f"{by_group.sum()} groups are compared in {scored.groupby(level='sub-task').any().sum()} sub-tasks: {scored.sum()} errors, each with its interval at {level:.0%}."
+    columns = [k for k in table.index.names if k!='sub-task']
+    by_group = scored.groupby(level=columns).any()
+    if not scored.any():
+        return f"None of the {len(by_group)} groups is scored: each has fewer than {at_least} labelled portraits."
+    n_tasks = scored.groupby(level='sub-task').any().sum()
     luck = max(1, round((1-level)*scored.sum()))
-    told += f" By luck alone about {luck} of them {'misses its' if luck==1 else 'miss their'} true value."
-    told += " So one gap is no finding. Look whether it is wide, whether it comes back in another sub-task or another test set, and how many people stand behind it."
+    misses = 'misses its' if luck==1 else 'miss their'
+    note = [f"{by_group.sum()} groups are compared in {n_tasks} sub-tasks: {scored.sum()} errors, "
+            f"each with its interval at {level:.0%}. By luck alone about {luck} of them {misses} true value.",
+            "So one gap is no finding. Look whether it is wide, whether it comes back in another sub-task or "
+            "another test set, and how many people stand behind it."]
     small = len(by_group)-by_group.sum()
-    return told + (f" {small} of {len(by_group)} groups have fewer than {at_least} labelled portraits and are not scored: of them we know nothing." if small else '')
+    if small:
+        note.append(f"{small} of {len(by_group)} groups have fewer than {at_least} labelled portraits "
+                    "and are not scored: of them we know nothing.")
+    return ' '.join(note)
 
 # %% ../nbs/scores/030_report.ipynb #9dfc34af
 def subgroup_search(groups,          # as of `subgroup_scores`
@@ -384,69 +505,98 @@ def subgroup_search(groups,          # as of `subgroup_scores`
                     query_rows,      # which of the N portraits the queries are, in their order
                     at_least:int=30, # queries that a group needs to be scored
                     n=1000, level=.95, seed=0 # of the intervals
-                   )->pd.DataFrame:  # a row a group: queries, people, macro mAP, low, high
+                   )->pd.DataFrame:  # one row per group: queries, people, macro mAP, low, high
     "How well the queries of each group find their person, in the whole gallery"
     names,at = _grouped(groups, len(next(iter(groups.values()))))
     if not names: return pd.DataFrame()
-    own = found.per_query.assign(group=at[np.asarray(query_rows)[found.per_query.index]]).query('group>=0')
-    each = own.groupby(['identity','group']).AP.mean().unstack().reindex(columns=range(len(names)))  # people x groups
-    cells = np.stack([each.fillna(0), each.notna()], -1)
-    whole,drawn = cells.sum(0),_draws(cells.reshape(len(each), -1), n, seed).reshape(n, *cells.shape[1:])
-    queries,people = np.bincount(own.group, minlength=len(names)),whole[:,1].astype(int)
+    rows = np.asarray(query_rows)[found.per_query.index]
+    own = found.per_query.assign(group=at[rows]).query('group>=0')
+    each = own.groupby(['identity','group']).AP.mean().unstack() # people x groups
+    each = each.reindex(columns=range(len(names)))
+    there = each.notna()
+    cells = np.stack([each.fillna(0), there], -1)
+    drawn = _draws(cells.reshape(len(each), -1), n, seed)
+    drawn = drawn.reshape(n, *cells.shape[1:])
+    whole = cells.sum(0)
+    queries = np.bincount(own.group, minlength=len(names))
+    people = whole[:,1].astype(int)
     mAP = np.where(queries>=at_least, _share(whole[:,0], whole[:,1]), np.nan)
-    low,high = np.where((people<FEW) | np.isnan(mAP), np.nan, _around(_share(drawn[...,0], drawn[...,1]), level))
+    unsure = (people<FEW) | np.isnan(mAP)
+    means = _share(drawn[...,0], drawn[...,1])
+    low,high = np.where(unsure, np.nan, _around(means, level))
     index = pd.MultiIndex.from_tuples(names, names=list(groups))
     return pd.DataFrame(dict(queries=queries, people=people, mAP=mAP, low=low, high=high), index=index)
 
 # %% ../nbs/scores/030_report.ipynb #e3fc7b05
 def _worst(task, predicted, actual, p, k):
     "`(row, truth, claim, confidence)` of the `k` surest errors of one sub-task"
-    predicted,actual,p = as_array(predicted),as_array(actual),as_array(p).astype(float)
-    several = actual.ndim==2
+    predicted,actual = as_array(predicted),as_array(actual)
+    p = as_array(p).astype(float)
+    multilabel = actual.ndim==2
     wrong = (predicted!=actual) & (actual!=-1)
-    sure = np.where(wrong, np.maximum(p, 1-p), 0).max(1) if several else np.where(wrong, p.max(1), 0)
-    rows = [i for i in np.argsort(-sure, kind='stable')[:k] if sure[i]>0]
-    def named(o): return '|'.join(np.array(task.labels)[o==1]) or 'none of these' if several else task.labels[int(o)]
-    return [(i, named(actual[i]), named(predicted[i]), sure[i]) for i in rows]
+    confidence = np.maximum(p, 1-p) if multilabel else p.max(1)
+    sure = np.where(wrong, confidence, 0)
+    if multilabel: sure = sure.max(1)
+    def text(label):
+        if not multilabel: return task.labels[int(label)]
+        return '|'.join(np.array(task.labels)[label==1]) or 'none of these'
+    rows = []
+    for i in np.argsort(-sure, kind='stable')[:k]:
+        if sure[i]>0: rows.append((i, text(actual[i]), text(predicted[i]), sure[i]))
+    return rows
 
+# %% ../nbs/scores/030_report.ipynb #a21b6b87
 def worst_mistakes(labels,         # {sub-task: (predicted, actual)} as `macro_f1` takes them
                    probabilities,  # {sub-task: (N, n_labels)} as of `reliability`
                    tasks=PORTRAIT, # the sub-tasks
                    k:int=6,        # of each sub-task
                    images=()       # (N,) names of the portraits, or none
-                  )->pd.DataFrame: # a row a mistake, the surest first: row of the portrait, truth, claim, confidence, image
+                  )->pd.DataFrame: # the surest first: row of the portrait, truth, claim, confidence, image
     "The portraits on which the model was sure and wrong"
-    found = [(name,*o) for name,p in probabilities.items() for o in _worst(tasks[name], *labels[name], p, k)]
-    table = pd.DataFrame(found, columns=['sub-task','row','truth','claim','confidence']).set_index('sub-task')
-    return table.assign(image=[str(images[i]) for i in table.row]) if len(images) else table
+    mistakes = []
+    for name,p in probabilities.items():
+        mistakes += [(name,*o) for o in _worst(tasks[name], *labels[name], p, k)]
+    table = pd.DataFrame(mistakes, columns=['sub-task','row','truth','claim','confidence']).set_index('sub-task')
+    if not len(images): return table
+    return table.assign(image=[str(images[i]) for i in table.row])
 
 # %% ../nbs/scores/030_report.ipynb #418a78f9
 def _tables(names, labels, tasks, found, query_rows, identities, groups, **kwargs):
     "The tables by subgroup"
-    kwargs |= dict(identities=identities, shots=groups)
-    tables = dict(subgroups=subgroup_scores(names, labels, tasks, **kwargs), subgroup_errors=subgroup_errors(names, labels, tasks, **kwargs))
-    if not found or query_rows is None: return tables
-    del kwargs['identities'],kwargs['shots']
-    return tables | dict(subgroup_search=subgroup_search(names, found, query_rows, **kwargs))
+    of_people = dict(identities=identities, shots=groups, **kwargs)
+    tables = dict(subgroups=subgroup_scores(names, labels, tasks, **of_people),
+                  subgroup_errors=subgroup_errors(names, labels, tasks, **of_people))
+    if found and query_rows is not None:
+        tables['subgroup_search'] = subgroup_search(names, found, query_rows, **kwargs)
+    return tables
 
+# %% ../nbs/scores/030_report.ipynb #ed1f8952
 def _accuracies(labels, tasks, train, identities, groups, **kwargs):
     "`attribute_scores`, and the interval of the accuracy"
     n = len(next(iter(labels.values()))[1])
-    errors = subgroup_scores({'': ['all']*n}, labels, tasks, at_least=1, identities=identities, shots=groups, **kwargs).droplevel('')
+    everybody = {'': ['all']*n}
+    errors = subgroup_scores(everybody, labels, tasks, at_least=1, identities=identities, shots=groups, **kwargs)
+    errors = errors.droplevel('')
     table = attribute_scores(labels, tasks, train)
     table.insert(2, 'low', 1-errors.high)
     table.insert(3, 'high', 1-errors.low)
     return table
 
+# %% ../nbs/scores/030_report.ipynb #40274904
 def _confusions(labels, tasks):
-    "A row a sub-task and pair of labels: n"
-    def long(task, predicted, actual): return pd.DataFrame(confusion(predicted, actual, task.n_labels), task.labels, task.labels).stack()
-    return pd.concat({k: long(tasks[k], *v) for k,v in labels.items()}, names=['sub-task','bears','is given']).rename('n').to_frame()
+    "By sub-task and pair of labels: n"
+    tables = {}
+    for k,(predicted,actual) in labels.items():
+        names = tasks[k].labels
+        tables[k] = pd.DataFrame(confusion(predicted, actual, tasks[k].n_labels), names, names).stack()
+    return pd.concat(tables, names=['sub-task','bears','is given']).rename('n').to_frame()
 
 def _calibrations(probabilities, actual):
     "The error of each sub-task, and the table behind it"
-    errors = pd.Series({k: calibration_error(p, actual[k]) for k,p in probabilities.items()}, name='calibration_error').rename_axis('sub-task')
-    return dict(calibration=errors, reliability=pd.concat({k: reliability(p, actual[k]) for k,p in probabilities.items()}, names=['sub-task','bin']))
+    errors = {k: calibration_error(p, actual[k]) for k,p in probabilities.items()}
+    tables = {k: reliability(p, actual[k]) for k,p in probabilities.items()}
+    return dict(calibration=pd.Series(errors, name='calibration_error').rename_axis('sub-task'),
+                reliability=pd.concat(tables, names=['sub-task','bin']))
 
 # %% ../nbs/scores/030_report.ipynb #d29d199c
 def portrait_report(tasks:Tasks,        # the sub-tasks
@@ -455,58 +605,79 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
                     probabilities=None, # {sub-task: (N, n_labels)}, for the calibration and the worst mistakes
                     found=None,         # `RetrievalScores`
                     query_rows=None,    # which of the portraits the queries are
-                    by=None,            # sub-tasks whose actual labels make the subgroups; None: those of gender and age that are there
-                    train=None,         # {sub-task: labels of the train split}, for the majority guess; None: the scored labels
+                    by=None,            # sub-tasks whose actual labels make the subgroups; None: gender and age
+                    train=None,         # {sub-task: labels of the train split}; None: the scored ones
                     images=(),          # names of the portraits, for the worst mistakes
                     groups=(),          # shots, as of `score_intervals`
                     **kwargs            # of `score_intervals`: n, level, seed
-                   )->dict:             # of DataFrames: intervals; accuracy, labels, confusion; with `by` subgroups, subgroup_errors, subgroup_search; with `probabilities` calibration (a Series), reliability, mistakes
+                   )->dict:             # of tables, by name
     "Everything of this notebook about one model"
     actual = {k: as_array(a) for k,(_,a) in labels.items()}
     can = [k for k in actual if actual[k].ndim==1]
-    named(by or (), actual, 'by')
-    if odd := [k for k in by or () if k not in can]: raise ValueError(f"no subgroups can be made by '{odd[0]}'; there are {', '.join(can) or 'no sub-tasks of one label a portrait'}.")
+    for k in named(by or (), actual, 'by'):
+        if k in can: continue
+        choices = some(can, 12) or 'no sub-tasks of one label a portrait'
+        raise ValueError(f"no subgroups can be made by '{k}'; there are {choices}.")
     by = [k for k in ('gender','age') if k in can] if by is None else list(by)
-    report = dict(intervals=score_intervals(found, labels, identities, tasks, groups=groups, **kwargs) if found or labels else pd.DataFrame(), labels=pd.DataFrame())
+
+    report = dict(intervals=pd.DataFrame(), labels=pd.DataFrame())
+    if found or labels:
+        report['intervals'] = score_intervals(found, labels, identities, tasks, groups=groups, **kwargs)
     if labels:
         report['accuracy'] = _accuracies(labels, tasks, train, identities, groups, **kwargs)
-        report['labels'] = pd.concat({k: class_report(*v, tasks[k].labels) for k,v in labels.items()}, names=['sub-task'])
+        by_label = {k: class_report(*v, tasks[k].labels) for k,v in labels.items()}
+        report['labels'] = pd.concat(by_label, names=['sub-task'])
         report['confusion'] = _confusions(labels, tasks)
     if by:
-        names = {k: [tasks[k].labels[int(o)] if o>=0 else '' for o in actual[k]] for k in by}
+        def names_of(task, labels): return [task.labels[int(o)] if o>=0 else '' for o in labels]
+        names = {k: names_of(tasks[k], actual[k]) for k in by}
         report |= _tables(names, labels, tasks, found, query_rows, identities, groups, **kwargs)
-    if probabilities: report |= _calibrations(probabilities, actual) | dict(mistakes=worst_mistakes(labels, probabilities, tasks, images=images))
+    if probabilities:
+        report |= _calibrations(probabilities, actual)
+        report['mistakes'] = worst_mistakes(labels, probabilities, tasks, images=images)
     return report
 
 # %% ../nbs/scores/030_report.ipynb #18885ce4
-def _told(o):
-    "A cell, as text that html shows"
-    if o is None or isinstance(o, (float,np.floating)) and np.isnan(o): return ''
-    if isinstance(o, (float,np.floating)): return f'{o:.3f}'
-    return f'{o:,}' if isinstance(o, (int,np.integer)) else escape(str(o))
-
 class _Html(str): "Is html already"
 
+def _text(o):
+    "A cell, as text that html shows"
+    if isinstance(o, _Html): return o
+    is_float = isinstance(o, (float,np.floating))
+    if o is None or is_float and np.isnan(o): return ''
+    if is_float: return f'{o:.3f}'
+    return f'{o:,}' if isinstance(o, (int,np.integer)) else escape(str(o))
+
+# %% ../nbs/scores/030_report.ipynb #421bae94
 def _table_html(table, caption, heads=1):
     "A DataFrame as an html table; its first `heads` columns are the heads of its rows"
+    def head(name):
+        number = ' class=n' if pd.api.types.is_numeric_dtype(table[name]) else ''
+        return f'<th scope="col"{number}>{escape(str(name))}</th>'
     def cell(o, i):
-        text = o if isinstance(o, _Html) else _told(o)
-        if i<heads: return f'<th scope="row">{text}</th>'
-        return f'<td>{text}</td>' if isinstance(o, str) else f'<td class="n">{text}</td>'
-    numbers = [pd.api.types.is_numeric_dtype(o) for _,o in table.items()]
-    head = ''.join(f'<th scope="col"{" class=n" if number else ""}>{escape(str(o))}</th>' for o,number in zip(table.columns, numbers))
-    rows = ''.join(f"<tr>{''.join(cell(o, i) for i,o in enumerate(row))}</tr>\n" for row in table.itertuples(index=False, name=None))
-    return f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
+        if i<heads: return f'<th scope="row">{_text(o)}</th>'
+        return f'<td>{_text(o)}</td>' if isinstance(o, str) else f'<td class="n">{_text(o)}</td>'
+    def row(values):
+        cells = [cell(o, i) for i,o in enumerate(values)]
+        return f"<tr>{''.join(cells)}</tr>\n"
+    heads_of_columns = ''.join(map(head, table.columns))
+    rows = ''.join(map(row, table.itertuples(index=False, name=None)))
+    return (f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption>'
+            f'<thead><tr>{heads_of_columns}</tr></thead><tbody>\n{rows}</tbody></table></div>')
 
+# %% ../nbs/scores/030_report.ipynb #2eb6c4e3
 def _line(value, low, high, mark=np.nan):
     "An interval from 0 to 1 as a line with a dot; `mark`: another value, as a tick"
     if np.isnan(value): return _Html('')
     def x(o): return f'{4+112*o:.1f}'
-    parts = [f'<line x1="4" y1="8" x2="116" y2="8" stroke="#dddddd"/>']
-    if not np.isnan(low): parts.append(f'<line x1="{x(low)}" y1="8" x2="{x(high)}" y2="8" stroke="#3b6fb6" stroke-width="3"/>')
-    if not np.isnan(mark): parts.append(f'<line x1="{x(mark)}" y1="1" x2="{x(mark)}" y2="15" stroke="#d23b3b" stroke-width="2"/>')
-    return _Html(f'<svg width="120" height="16" aria-hidden="true">{"".join(parts)}<circle cx="{x(value)}" cy="8" r="3.5" fill="#2b2b33"/></svg>')
+    def line(a, b, y1, y2, stroke): return f'<line x1="{a}" y1="{y1}" x2="{b}" y2="{y2}" stroke={stroke}/>'
+    parts = [line(4, 116, 8, 8, '"#dddddd"')]
+    if not np.isnan(low): parts.append(line(x(low), x(high), 8, 8, '"#3b6fb6" stroke-width="3"'))
+    if not np.isnan(mark): parts.append(line(x(mark), x(mark), 1, 15, '"#d23b3b" stroke-width="2"'))
+    parts.append(f'<circle cx="{x(value)}" cy="8" r="3.5" fill="#2b2b33"/>')
+    return _Html(f'<svg width="120" height="16" aria-hidden="true">{"".join(parts)}</svg>')
 
+# %% ../nbs/scores/030_report.ipynb #5e327a49
 def _picture_html(path, alt, height=128):
     "A small JPEG inside the page; a note where there is none"
     try: img = open_picture(path, size=(height,height))
@@ -515,40 +686,60 @@ def _picture_html(path, alt, height=128):
     buffer = io.BytesIO()
     img.save(buffer, 'JPEG', quality=80)
     width = round(height*img.width/img.height)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" width="{width}" height="{height}" alt="{escape(alt)}">'
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'
 
 # %% ../nbs/scores/030_report.ipynb #f60e18a5
 def _scores_html(report):
     "The scores of the search, and those of each sub-task beside the majority guess"
     intervals,beside = report['intervals'],report.get('accuracy')
     known = [] if beside is None else list(beside.index)
-    whole = intervals.loc[sorted((k for k in intervals.index if k not in known), key='PIQ'.__ne__)]
-    whole = whole.assign(**{'from 0 to 1': [_line(*o) for o in whole.itertuples(index=False)]}).reset_index(names='score')
-    parts = [_table_html(whole, 'PIQ and the search, with intervals over people')] if len(whole) else []
+    others = [k for k in intervals.index if k not in known]
+    parts = []
+    if others:
+        table = intervals.loc[sorted(others, key='PIQ'.__ne__)]
+        table['from 0 to 1'] = [_line(*o) for o in table.itertuples(index=False)]
+        parts.append(_table_html(table.reset_index(names='score'), 'PIQ and the search, with intervals over people'))
     if known:
         f1 = intervals.loc[known]
-        table = pd.DataFrame({'sub-task': known, 'macro F1': f1.value.array, 'low': f1.low.array, 'high': f1.high.array, 'majority F1': beside.majority_macro_f1.array,
-                              'accuracy': beside.accuracy.array, 'low ': beside.low.array, 'high ': beside.high.array, 'majority accuracy': beside.majority_accuracy.array,
-                              'accuracy from 0 to 1': [_line(o.accuracy, o.low, o.high, o.majority_accuracy) for o in beside.itertuples()]})
+        lines = [_line(o.accuracy, o.low, o.high, o.majority_accuracy) for o in beside.itertuples()]
+        table = pd.DataFrame({
+            'sub-task': known, 'macro F1': f1.value.array, 'low': f1.low.array, 'high': f1.high.array,
+            'majority F1': beside.majority_macro_f1.array, 'accuracy': beside.accuracy.array, 'low ': beside.low.array,
+            'high ': beside.high.array, 'majority accuracy': beside.majority_accuracy.array,
+            'accuracy from 0 to 1': lines})
         parts.append(_table_html(table, 'Each sub-task, and the guess that always says its commonest label (red tick)'))
-        parts.append(f'<p class="warning">{escape(below_majority(beside))}</p>' if below_majority(beside) else '')
+        warning = below_majority(beside)
+        if warning: parts.append(f'<p class="warning">{escape(warning)}</p>')
     return ''.join(parts)
 
+# %% ../nbs/scores/030_report.ipynb #fe4060b7
 def _groups_html(report):
     "The groups of people, sub-task by sub-task"
-    if 'subgroups' not in report: return '<p>No groups were asked for. Name the sub-tasks that make them (<code>by</code>, in a shell <code>--by</code>) before anybody is judged by this model.</p>'
+    if 'subgroups' not in report:
+        return ('<p>No groups were asked for. Name the sub-tasks that make them (<code>by</code>, in a shell '
+                '<code>--by</code>) before anybody is judged by this model.</p>')
     table = report['subgroups']
     parts = [f'<p>{escape(subgroup_note(table))}</p>']
-    for name in dict.fromkeys(table.index.get_level_values('sub-task')) if len(table) else ():
+    of_scores = dict(error='wrong', f1='F1', f1_low='low ', f1_high='high ', labels='labels in F1', of_labels='of')
+    of_errors = dict(borne='have the label', missed_low='low', missed_high='high', others='have not',
+                     falsely='wrongly given', falsely_low='low ', falsely_high='high ')
+    names = dict.fromkeys(table.index.get_level_values('sub-task')) if len(table) else ()
+    for name in names:
         part = table.loc[[name]].droplevel('sub-task')
         heads = part.index.nlevels
         lines = [_line(o.error, o.low, o.high) for o in part.itertuples()]
-        shown = part.rename(columns=dict(error='wrong', f1='F1', f1_low='low ', f1_high='high ', labels='labels in F1', of_labels='of')).assign(**{'wrong from 0 to 1': lines}).reset_index()
-        parts.append(_table_html(shown, f'{name}: the share that is wrong, by group', heads))
+        rows = part.rename(columns=of_scores).assign(**{'wrong from 0 to 1': lines}).reset_index()
+        parts.append(_table_html(rows, f'{name}: the share that is wrong, by group', heads))
         kinds = report['subgroup_errors'].loc[[name]].droplevel('sub-task')
-        shown = kinds.rename(columns=dict(borne='have the label', missed='missed', missed_low='low', missed_high='high', others='have not', falsely='wrongly given', falsely_low='low ', falsely_high='high ')).reset_index()
-        parts.append(f'<details><summary>{escape(name)}: both kinds of error, by label</summary>{_table_html(shown, f"{name}: both kinds of error", heads+1)}</details>')
-    if 'subgroup_search' in report and len(report['subgroup_search']): parts.append(_table_html(report['subgroup_search'].reset_index(), 'How well the queries of each group find their person', report['subgroup_search'].index.nlevels))
+        rows = kinds.rename(columns=of_errors).reset_index()
+        both_kinds = _table_html(rows, f'{name}: both kinds of error', heads+1)
+        summary = f'{escape(name)}: both kinds of error, by label'
+        parts.append(f'<details><summary>{summary}</summary>{both_kinds}</details>')
+    search = report.get('subgroup_search', ())
+    if len(search):
+        caption = 'How well the queries of each group find their person'
+        parts.append(_table_html(search.reset_index(), caption, search.index.nlevels))
     return ''.join(parts)
 
 # %% ../nbs/scores/030_report.ipynb #fef9842a
@@ -560,67 +751,104 @@ def _confusion_html(table, name):
     if len(wide)>MOST: return f'<p>The confusions of {len(wide)} labels are in report_confusion.csv.</p>'
     share = wide.div(wide.sum(axis=1).clip(lower=1), axis=0)
     def cell(n, s): return f'<td class="n" style="background:rgba(59,111,182,{.75*s:.2f})">{n:,}</td>'
-    rows = ''.join(f"<tr><th scope='row'>{escape(i)}</th>{''.join(map(cell, wide.loc[i], share.loc[i]))}</tr>" for i in wide.index)
+    def row(label):
+        cells = ''.join(map(cell, wide.loc[label], share.loc[label]))
+        return f"<tr><th scope='row'>{escape(label)}</th>{cells}</tr>"
     head = ''.join(f'<th scope="col">{escape(o)}</th>' for o in wide.columns)
-    return f'<div class="wide" tabindex="0"><table><caption>Across: what the model said</caption><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = ''.join(map(row, wide.index))
+    return ('<div class="wide" tabindex="0"><table><caption>Across: what the model said</caption>'
+            f'<thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
 
+# %% ../nbs/scores/030_report.ipynb #5dd9eea3
 def _reliability_html(table, error, name):
     "How often the model is right when it is so sure, as a curve"
     points = [(10+100*o.confidence, 110-100*o.right) for o in table.itertuples()]
     dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="#3b6fb6"/>' for x,y in points)
     line = ' '.join(f'{x:.1f},{y:.1f}' for x,y in points)
-    told = f"{name}: calibration error {error:.3f}. Across: how sure, from 0 to 1; up: how often right."
-    axes = '<path d="M10 10V110H110" fill="none" stroke="#555555"/><line x1="10" y1="110" x2="110" y2="10" stroke="#bbbbbb" stroke-dasharray="4"/>'
-    return f'<figure><svg width="120" height="120" role="img" aria-label="{escape(told)}">{axes}<polyline points="{line}" fill="none" stroke="#3b6fb6"/>{dots}</svg><figcaption>{escape(told)}</figcaption></figure>'
+    caption = escape(f"{name}: calibration error {error:.3f}. Across: how sure, from 0 to 1; up: how often right.")
+    axes = ('<path d="M10 10V110H110" fill="none" stroke="#555555"/>'
+            '<line x1="10" y1="110" x2="110" y2="10" stroke="#bbbbbb" stroke-dasharray="4"/>')
+    curve = f'{axes}<polyline points="{line}" fill="none" stroke="#3b6fb6"/>{dots}'
+    return (f'<figure><svg width="120" height="120" role="img" aria-label="{caption}">{curve}</svg>'
+            f'<figcaption>{caption}</figcaption></figure>')
 
+# %% ../nbs/scores/030_report.ipynb #15ff6202
 def _mistakes_html(table, root, pictures):
     "The surest errors, as pictures where they may be shown"
     parts = []
     for o in table.itertuples():
-        told = f'{o.truth}, called {o.claim}: {o.confidence:.0%} sure'
-        image = getattr(o, 'image', f'row {o.row}')
-        shown = _picture_html(Path(root)/image, f'A portrait labelled {told}') if pictures and root is not None else ''
-        parts.append(f'<figure>{shown}<figcaption>{escape(told)}<br><small>{escape(str(image))}</small></figcaption></figure>')
+        mistake = f'{o.truth}, called {o.claim}: {o.confidence:.0%} sure'
+        image,picture = getattr(o, 'image', f'row {o.row}'),''
+        if pictures and root is not None: picture = _picture_html(Path(root)/image, f'A portrait labelled {mistake}')
+        caption = f'{escape(mistake)}<br><small>{escape(str(image))}</small>'
+        parts.append(f'<figure>{picture}<figcaption>{caption}</figcaption></figure>')
     return f"<div class='row'>{''.join(parts)}</div>" if parts else '<p>There are none.</p>'
 
+# %% ../nbs/scores/030_report.ipynb #c6098569
 def _task_html(report, name, root, pictures):
     "All about one sub-task"
-    labels = report['labels'].loc[name].reset_index().rename(columns=dict(borne='have it', claimed='said', f1='F1'))
-    tables = [_table_html(labels, 'Each label'), _confusion_html(report['confusion'].loc[name], name)]
-    calibrated = 'calibration' in report and name in report['reliability'].index and not np.isnan(report['calibration'][name])
-    if calibrated: tables.append(_reliability_html(report['reliability'].loc[name], report['calibration'][name], name))
+    labels = report['labels'].loc[name].reset_index()
+    labels = labels.rename(columns=dict(borne='have it', claimed='said', f1='F1'))
+    confusions = _confusion_html(report['confusion'].loc[name], name)
+    tables = [_table_html(labels, 'Each label'), confusions]
+    error = report['calibration'].get(name, np.nan) if 'calibration' in report else np.nan
     mistakes = ''
-    if calibrated: mistakes = f"<h4>Sure and wrong</h4>{_mistakes_html(report['mistakes'][report['mistakes'].index==name], root, pictures)}"
+    if not np.isnan(error) and name in report['reliability'].index:
+        tables.append(_reliability_html(report['reliability'].loc[name], error, name))
+        every = report['mistakes']
+        of_task = every[every.index==name]
+        mistakes = f'<h4>Sure and wrong</h4>{_mistakes_html(of_task, root, pictures)}'
     return f"<section><h3>{escape(name)}</h3><div class='row'>{''.join(tables)}</div>{mistakes}</section>"
 
 # %% ../nbs/scores/030_report.ipynb #aaf84860
-_CSS = """body{font:16px/1.5 system-ui,sans-serif;color:#2b2b33;background:#fff;max-width:66rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd}h3{margin-top:2rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{color:#555}dd{margin:0;overflow-wrap:anywhere}
-.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.88rem}caption{text-align:left;font-weight:600;padding:.3rem 0;white-space:nowrap}
-th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #e5e5e5}thead th{color:#555;font-weight:600;vertical-align:bottom}tbody th{font-weight:400}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.row{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:flex-start}figure{margin:.5rem 0;max-width:10rem}
-figcaption{font-size:.85rem;line-height:1.3}small{color:#555;overflow-wrap:anywhere}.warning,.people{border-left:4px solid #d23b3b;padding:.4rem .8rem;background:#fbf3f3}.lost{color:#555;width:8rem}"""
+_CSS = ('body{font:16px/1.5 system-ui,sans-serif;'
+        'color:#2b2b33;background:#fff;max-width:66rem;margin:2rem auto;padding:0 1rem}\n'
+        'h1{font-size:1.7rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd}h3{margin-top:2rem}\n'
+        'dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{color:#555}'
+        'dd{margin:0;overflow-wrap:anywhere}\n'
+        '.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.88rem}'
+        'caption{text-align:left;font-weight:600;padding:.3rem 0;white-space:nowrap}\n'
+        'th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #e5e5e5}'
+        'thead th{color:#555;font-weight:600;vertical-align:bottom}tbody th{font-weight:400}\n'
+        'td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}'
+        '.row{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:flex-start}'
+        'figure{margin:.5rem 0;max-width:10rem}\n'
+        'figcaption{font-size:.85rem;line-height:1.3}small{color:#555;overflow-wrap:anywhere}'
+        '.warning,.people{border-left:4px solid #d23b3b;padding:.4rem .8rem;background:#fbf3f3}'
+        '.lost{color:#555;width:8rem}')
 
-_CAUTION = ("People are shown and judged here. These scores hold for these portraits, not for other people, cameras or years. "
-            "Labels such as gender or age are what an annotator saw, not what a person is. Before anybody is judged by this model, read “By group”: "
-            "a good mean can hide a group that is served badly, and of groups that are too small nothing is known.")
+_CAUTION = ("People are shown and judged here. "
+            "These scores hold for these portraits, not for other people, cameras or years. "
+            "Labels such as gender or age are what an annotator saw, not what a person is. "
+            "Before anybody is judged by this model, read “By group”: a good mean can hide a group that is served badly, "
+            "and of groups that are too small nothing is known.")
+
+def _write_beside(file, text):
+    "Write beside, then rename"
+    new = file.with_name(f'.{file.name}.new')
+    new.write_text(text, encoding='utf-8')
+    new.replace(file)
 
 def report_page(report:dict,        # from `portrait_report`
                 file=None,          # an html file to write; None: write nothing
                 root=None,          # folder of the pictures of the worst mistakes; None: no pictures
                 pictures:bool=True, # show these pictures? They are people's, and go wherever the page goes
-                about=None          # {word: sentence} for the head of the page, e.g. dict(Model=..., Weights=..., Table=..., Portraits=...)
+                about=None          # {word: sentence} for the head of the page, e.g. dict(Model=..., Weights=...)
                )->str:              # the page
     "One page that holds all of a report, complete in itself"
     about = {k: str(v) for k,v in dict(about or {}, Date=date.today().isoformat()).items() if v}
     names = list(report['accuracy'].index) if 'accuracy' in report else []
     tasks = ''.join(_task_html(report, o, root, pictures) for o in names)
-    shown = tasks.count('<img ')
-    holds = f'This page holds {shown} of the pictures, as part of the file. Give it only to those who may see these people.' if shown else 'This page holds no pictures.'
+    n_pictures = tasks.count('<img ')
+    holds = 'This page holds no pictures.'
+    if n_pictures:
+        holds = (f'This page holds {n_pictures} of the pictures, as part of the file. '
+                 'Give it only to those who may see these people.')
     head = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k,v in about.items())
+    title = 'Report on a portrait model'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Report on a portrait model</title><style>{_CSS}</style></head>
+<html lang="en"><head>{meta}<title>{title}</title><style>{_CSS}</style></head>
 <body><main><h1>Report on a portrait model</h1><dl>{head}</dl>
 <p class="people">{escape(_CAUTION)} {escape(holds)}</p>
 <nav><a href="#scores">Scores</a> · <a href="#groups">By group</a> · <a href="#tasks">By sub-task</a></nav>
@@ -632,12 +860,7 @@ def report_page(report:dict,        # from `portrait_report`
     if file is not None: _write_beside(Path(file), page)
     return page
 
-def _write_beside(file, text):
-    "Write beside, then rename"
-    new = file.with_name(f'.{file.name}.new')
-    new.write_text(text, encoding='utf-8')
-    new.replace(file)
-
+# %% ../nbs/scores/030_report.ipynb #7e70baea
 def save_report(report:dict, # from `portrait_report`
                 folder,      # made if it is not there
                 **kwargs     # of `report_page`: root, pictures, about
@@ -659,18 +882,25 @@ def read_features(file # an .npz of `features` (N, d), `ids` (N,), and perhaps `
     try:
         with np.load(file, allow_pickle=False) as arrays: read = {k: arrays[k] for k in _KEYS if k in arrays}
     except FileNotFoundError: raise FileNotFoundError(f"'{file}': there is no such file.") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as e: raise ValueError(f"'{file}' is not an .npz of plain arrays: {e}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as e:
+        raise ValueError(f"'{file}' is not an .npz of plain arrays: {first_line(e)}") from None
     for k in ('features','ids'):
-        if k not in read: raise ValueError(f"'{file}' holds no array '{k}'; it needs features (N, d) and ids (N,), and may hold groups and cams.")
-    for k in read:
-        if len(np.atleast_1d(read[k]))!=len(np.atleast_1d(read['features'])): raise ValueError(f"'{file}': '{k}' has {len(np.atleast_1d(read[k]))} rows and 'features' {len(np.atleast_1d(read['features']))}.")
+        if k in read: continue
+        raise ValueError(f"'{file}' holds no array '{k}'; it needs features (N, d) and ids (N,), "
+                         "and may hold groups and cams.")
+    rows = {k: len(np.atleast_1d(v)) for k,v in read.items()}
+    for k,n in rows.items():
+        if n!=rows['features']: raise ValueError(f"'{file}': '{k}' has {n} rows and 'features' {rows['features']}.")
     return read
 
+# %% ../nbs/scores/030_report.ipynb #e023de42
 def score_features(query, gallery, # .npz files, see `read_features`
                    **kwargs        # of `retrieval_scores`: ks, ap, ties, no_match ...
                   )->RetrievalScores:
     "`retrieval_scores` of two files; groups and cameras are used where both hold them"
     q,g = read_features(query),read_features(gallery)
     for k in ('groups','cams'):
-        if (k in q)!=(k in g): raise ValueError(f"only one of '{query}' and '{gallery}' holds '{k}': give it in both or in neither.")
-    return retrieval_scores(q['features'], g['features'], q['ids'], g['ids'], q.get('groups'), g.get('groups'), q.get('cams'), g.get('cams'), **kwargs)
+        if (k in q)==(k in g): continue
+        raise ValueError(f"only one of '{query}' and '{gallery}' holds '{k}': give it in both or in neither.")
+    arrays = [side.get(k) for k in _KEYS for side in (q,g)]
+    return retrieval_scores(*arrays, **kwargs)

@@ -10,92 +10,113 @@ import numpy as np
 import torch
 from fastprogress.fastprogress import progress_bar
 from scipy.sparse import csr_array
-from .metrics import BLOCK, as_features, row_lengths
+from .search import BLOCK, as_features, row_lengths
 
 # %% ../nbs/scores/040_rerank.ipynb #7780f075
 class _Images:
     "Queries, then gallery, as one list of unit features"
     def __init__(self, query, gallery):
-        self.parts = [(x,row_lengths(x, name)) for x,name in ((as_features(query, 'query'),'query'), (as_features(gallery, 'gallery'),'gallery'))]
-        if self.parts[0][0].shape[1]!=self.parts[1][0].shape[1]: raise ValueError("query and gallery must have the same number of features a row.")
-        self.n_query,self.n = len(self.parts[0][0]),sum(len(x) for x,_ in self.parts)
-        self.device = self.parts[1][0].device
+        query,gallery = as_features(query, 'query'),as_features(gallery, 'gallery')
+        if query.shape[1]!=gallery.shape[1]:
+            raise ValueError("query and gallery must have the same number of features a row.")
+        self.query,self.gallery = query,gallery
+        self.query_len = row_lengths(query, 'query')
+        self.gallery_len = row_lengths(gallery, 'gallery')
+        self.n_query = len(query)
+        self.n = len(query)+len(gallery)
+        self.device = gallery.device
 
     def __getitem__(self, rows):
         "(B, d) float64 of the images `rows`"
-        out,of_query = torch.empty(len(rows), self.parts[0][0].shape[1], dtype=torch.float64, device=self.device),rows<self.n_query
-        for (x,length),which,first in zip(self.parts, (of_query,~of_query), (0,self.n_query)):
-            at = rows[which]-first
-            out[np.flatnonzero(which)] = x[at].to(self.device, torch.float64)/length[at].to(self.device)[:,None]
+        d = self.gallery.shape[1]
+        out = torch.empty(len(rows), d, dtype=torch.float64, device=self.device)
+        def fill(where, x, length, first):
+            at = rows[where]-first
+            some = x[at].to(self.device, torch.float64)
+            lengths = length[at].to(self.device)
+            out[np.flatnonzero(where)] = some/lengths[:,None]
+        of_query = rows<self.n_query
+        fill(of_query, self.query, self.query_len, 0)
+        fill(~of_query, self.gallery, self.gallery_len, self.n_query)
         return out
 
     def distances(self, rows, start=0):
         "(B, N-start) float32 squared distances to all images from `start` on"
-        some,blocks = self[rows].float(),[np.arange(a, min(a+BLOCK, self.n)) for a in range(start, self.n, BLOCK)]
-        return torch.cat([2-2*some@self[o].float().T for o in blocks], 1).clamp_(min=0)
+        x,parts = self[rows].float(),[]
+        for a in range(start, self.n, BLOCK):
+            block = np.arange(a, min(a+BLOCK, self.n))
+            y = self[block].float()
+            parts.append(2-2*x@y.T)
+        return torch.cat(parts, 1).clamp_(min=0)
 
+# %% ../nbs/scores/040_rerank.ipynb #d0f2e5af
 def _neighbours(images, k, chunk):
     "(N, k) nearest, itself first; (N,) largest distance"
-    near,far = np.empty((images.n, k), int),np.empty(images.n)
-    for a in progress_bar(range(0, images.n, chunk), leave=False):
-        rows = np.arange(a, min(a+chunk, images.n))
+    n = images.n
+    near,far = np.empty((n, k), int),np.empty(n)
+    for a in progress_bar(range(0, n, chunk), leave=False):
+        rows = np.arange(a, min(a+chunk, n))
         d = images.distances(rows)
         far[rows] = d.max(1).values.cpu()
-        d[np.arange(len(rows)),rows] = -1
-        near[rows] = d.topk(k, largest=False).indices.cpu()
+        of_chunk = np.arange(len(rows))
+        d[of_chunk,rows] = -1 # itself
+        nearest = d.topk(k, largest=False)
+        near[rows] = nearest.indices.cpu()
     return near,np.where(far>0, far, 1)
 
 # %% ../nbs/scores/040_rerank.ipynb #9128411c
 def _reciprocal(near): # (N, k+1) nearest, itself first
     "(N, k+1) bool: is the choice returned?"
-    return np.stack([(near[o]==np.arange(len(near))[:,None]).any(1) for o in near.T], 1)
+    itself = np.arange(len(near))[:,None]
+    return np.stack([(near[o]==itself).any(1) for o in near.T], 1)
 
 # %% ../nbs/scores/040_rerank.ipynb #b688aa6b
 def _widened(near, k1, chunk=2048):
     "(row, column) of every member of every image's widened reciprocal set, without repetition"
-    N,half = len(near),near[:,:int(np.around(k1/2))+1]
-    mine,theirs = np.where(_reciprocal(near), near, -1),np.where(_reciprocal(half), half, -2)
+    N = len(near)
+    n_half = int(np.around(k1/2))+1
+    half = near[:,:n_half]
+    mine = np.where(_reciprocal(near), near, -1)
+    theirs = np.where(_reciprocal(half), half, -2)
     codes = []
     for a in range(0, N, chunk):
         own = mine[a:a+chunk]
-        brought = np.where((own>=0)[:,:,None], theirs[own], -2)
+        is_member = (own>=0)[:,:,None]
+        brought = np.where(is_member, theirs[own], -2)
         shared = sum(brought==o[:,None,None] for o in own.T)
-        welcome = shared.sum(2) > 2/3*(brought>=0).sum(2)
-        columns = np.concatenate([own, np.where(welcome[:,:,None], brought, -1).reshape(len(own), -1)], 1)
+        n_brought = (brought>=0).sum(2)
+        welcome = shared.sum(2) > 2/3*n_brought
+        brought[~welcome] = -1
+        brought = brought.reshape(len(own), -1)
+        columns = np.concatenate([own, brought], 1)
         i,j = (columns>=0).nonzero()
-        codes.append(np.unique((a+i)*N+columns[i,j]))
+        pairs = (a+i)*N+columns[i,j]
+        codes.append(np.unique(pairs))
     return np.divmod(np.concatenate(codes), N)
 
+# %% ../nbs/scores/040_rerank.ipynb #2d1fd2ee
 def _encoded(images, near, far, k1, k2, chunk):
     "(N, N) sparse V, averaged over the nearest `k2`"
     i,j = _widened(near, k1)
-    d = np.concatenate([(2-2*(images[i[a:a+chunk]]*images[j[a:a+chunk]]).sum(1)).clamp(min=0).cpu().numpy() for a in range(0, len(i), chunk)])
-    V = csr_array((np.exp(-d/far[i]), (i,j)), shape=(len(near),)*2)
-    V = V.multiply(1/V.sum(1)[:,None]).tocsr()
+    parts = []
+    for a in range(0, len(i), chunk):
+        left = images[i[a:a+chunk]]
+        right = images[j[a:a+chunk]]
+        distance = 2-2*(left*right).sum(1)
+        parts.append(distance.clamp(min=0).cpu().numpy())
+    N,d = len(near),np.concatenate(parts)
+    values = np.exp(-d/far[i])
+    V = csr_array((values, (i,j)), shape=(N,N))
+    share = 1/V.sum(1)[:,None]
+    V = V.multiply(share).tocsr()
     if k2==1: return V
-    rows = np.repeat(np.arange(len(near)), k2)
-    return csr_array((np.full(len(rows), 1/k2), (rows,near[:,:k2].ravel())), shape=V.shape)@V
+    columns = near[:,:k2].ravel()
+    rows = np.repeat(np.arange(N), k2)
+    values = np.full(len(rows), 1/k2)
+    mean = csr_array((values, (rows,columns)), shape=(N,N))
+    return mean@V
 
-# %% ../nbs/scores/040_rerank.ipynb #2856402f
-def k_reciprocal(query, gallery, # (Q, d), (G, d) features, as of `retrieval_scores`
-                 k1:int=20,      # neighbours that may be reciprocal
-                 k2:int=6,       # neighbours to average the encoding over; 1: none
-                 lam:float=.3,   # weight of the original distance
-                 chunk:int=256   # images compared at once
-                ):               # a function of row numbers of queries -> (B, G) float64 similarities, for `retrieval_scores(..., similarity=)`
-    "k-reciprocal re-ranking (Zhong et al. 2017)"
-    images = _Images(query, gallery)
-    if not 1<=k2<=k1+1<=images.n: raise ValueError(f"k-reciprocal re-ranking needs 1 <= k2 <= k1+1 <= images, got k2={k2}, k1={k1} and {images.n} images.")
-    if not 0<=lam<=1: raise ValueError(f"lam must lie between 0 and 1, got {lam}.")
-    near,far = _neighbours(images, k1+1, chunk)
-    V = _encoded(images, near, far, k1, k2, 2**14)
-    columns,n_query = V[images.n_query:].tocsc(),images.n_query
-    def similarity(rows):
-        d = images.distances(rows, n_query).double().cpu().numpy()/far[rows,None]
-        shared = np.stack([_shared(V.indices[a:b], V.data[a:b], columns) for a,b in zip(V.indptr[rows], V.indptr[rows+1])])
-        return torch.from_numpy(-((1-lam)*(1-shared/(2-shared))+lam*d))
-    return similarity
-
+# %% ../nbs/scores/040_rerank.ipynb #438c567e
 def _shared(at, values, columns):
     "(G,) sums of minima of one sparse row with all of the gallery's"
     total = np.zeros(columns.shape[0])
@@ -103,3 +124,28 @@ def _shared(at, values, columns):
         part = slice(columns.indptr[j], columns.indptr[j+1])
         total[columns.indices[part]] += np.minimum(v, columns.data[part])
     return total
+
+# %% ../nbs/scores/040_rerank.ipynb #2856402f
+def k_reciprocal(query, gallery, # (Q, d), (G, d) features, as of `retrieval_scores`
+                 k1:int=20,      # neighbours that may be reciprocal
+                 k2:int=6,       # neighbours to average the encoding over; 1: none
+                 lam:float=.3,   # weight of the original distance
+                 chunk:int=256   # images compared at once
+                ):               # row numbers of queries -> (B, G) float64, the `similarity` of `retrieval_scores`
+    "k-reciprocal re-ranking (Zhong et al. 2017)"
+    images = _Images(query, gallery)
+    if not 1<=k2<=k1+1<=images.n:
+        raise ValueError("k-reciprocal re-ranking needs 1 <= k2 <= k1+1 <= images, "
+                         f"got k2={k2}, k1={k1} and {images.n} images.")
+    if not 0<=lam<=1: raise ValueError(f"lam must lie between 0 and 1, got {lam}.")
+    near,far = _neighbours(images, k1+1, chunk)
+    V = _encoded(images, near, far, k1, k2, 2**14)
+    n_query = images.n_query
+    columns = V[n_query:].tocsc()
+    def similarity(rows):
+        d = images.distances(rows, n_query).double().cpu().numpy()/far[rows,None]
+        ends = zip(V.indptr[rows], V.indptr[rows+1])
+        shared = np.stack([_shared(V.indices[a:b], V.data[a:b], columns) for a,b in ends])
+        jaccard = 1-shared/(2-shared)
+        return torch.from_numpy(-((1-lam)*jaccard+lam*d))
+    return similarity

@@ -192,7 +192,7 @@ def test_shares_of_the_metric_loss():
     output, labels = dict(features=dict(age=f), logits=dict(age=torch.randn(8, 2))), dict(age=y)
     for kind in ('br', 'triplet'):
         whole, halves = PortraitLoss(tasks, kind), PortraitLoss(tasks, kind, shares=2)
-        ml = [whole._metric(f[o], y[o]) for o in (slice(0, 4), slice(4, 8))]
+        ml = [whole.metric(f[o], y[o]) for o in (slice(0, 4), slice(4, 8))]
         value = halves(output, labels)
         assert torch.isclose(value, F.cross_entropy(output['logits']['age'], y, ignore_index=-1)+.5*(3*ml[0]+2*ml[1])/5)
         same = dict(features=dict(age=torch.cat([f[:4]]*2)),

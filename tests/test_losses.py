@@ -6,7 +6,9 @@ from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 torch.set_num_threads(1)
 
-def known_rows(labels): return [i for i,y in enumerate(labels.tolist()) if y!=-1 and not (isinstance(y, list) and -1 in y)]
+def known_rows(labels):
+    def known(y): return -1 not in y if isinstance(y, list) else y!=-1
+    return [i for i,y in enumerate(labels.tolist()) if known(y)]
 
 def share(a, b): return any(i>0 and j>0 for i,j in zip(a, b)) if isinstance(a, list) else a==b
 
@@ -85,7 +87,8 @@ def test_nothing_to_compare(loss, labels, half):
 @pytest.mark.parametrize('loss', [batch_rank_loss, batch_hard_triplet_loss])
 def test_hostile_features(loss):
     y = torch.tensor([0,0,1,1,-1])
-    for f in (torch.zeros(5,3), torch.ones(5,3), torch.tensor([[0.,0],[1,0],[1,0],[0,0],[2,2]]), torch.randn(5,3)*1e-9, torch.randn(5,3)*1e9):
+    some_zero = torch.tensor([[0.,0],[1,0],[1,0],[0,0],[2,2]])
+    for f in (torch.zeros(5,3), torch.ones(5,3), some_zero, torch.randn(5,3)*1e-9, torch.randn(5,3)*1e9):
         f.requires_grad_()
         value = loss(f, y)
         value.backward()
@@ -113,13 +116,17 @@ def test_supervised_contrastive_identity():
 # -- PortraitLoss
 
 EIGHT = PORTRAIT.with_identities([str(i) for i in range(9)])
-MARKET = Tasks([Task('identity', 'appearance', ['a','b','c'], is_identity=True), Task('gender', 'appearance', ['f','m']), Task('age', 'appearance', ['1','2','3','4'])])
+MARKET = Tasks([Task('identity', 'appearance', ['a','b','c'], is_identity=True), Task('gender', 'appearance', ['f','m']),
+                Task('age', 'appearance', ['1','2','3','4'])])
 
 def random_step(tasks, n=12, seed=0, unlabelled=()):
     g = torch.Generator().manual_seed(seed)
-    output = dict(logits={t.name: torch.randn(n, t.n_labels, generator=g, dtype=torch.float64, requires_grad=True) for t in tasks},
-                  features={t.name: torch.randn(n, 5, generator=g, dtype=torch.float64, requires_grad=True) for t in tasks})
-    labels = {t.name: torch.randint(0, 2, (n,t.n_labels), generator=g).float() if t.multilabel else torch.randint(0, t.n_labels, (n,), generator=g) for t in tasks}
+    def leaf(d): return torch.randn(n, d, generator=g, dtype=torch.float64, requires_grad=True)
+    def some_labels(t):
+        if t.multilabel: return torch.randint(0, 2, (n,t.n_labels), generator=g).float()
+        return torch.randint(0, t.n_labels, (n,), generator=g)
+    output = dict(logits={t.name: leaf(t.n_labels) for t in tasks}, features={t.name: leaf(5) for t in tasks})
+    labels = {t.name: some_labels(t) for t in tasks}
     for name,y in labels.items(): y[torch.rand(n, generator=g)<(1.1 if name in unlabelled else .3)] = -1
     return output,labels
 
@@ -127,7 +134,9 @@ def loop_cls(logits, labels):
     rows,z,y = known_rows(labels), logits.tolist(), labels.tolist()
     losses = []
     for i in rows:
-        if isinstance(y[i], list): losses.append(sum(math.log1p(math.exp(-v if t else v)) for v,t in zip(z[i], y[i]))/len(y[i]))
+        if isinstance(y[i], list):
+            each = [math.log1p(math.exp(-v if t else v)) for v,t in zip(z[i], y[i])]
+            losses.append(sum(each)/len(each))
         else: losses.append(math.log(sum(math.exp(v) for v in z[i]))-z[i][y[i]])
     return sum(losses)/len(losses) if losses else 0.
 
@@ -136,14 +145,18 @@ def loop_cls(logits, labels):
 @pytest.mark.parametrize('unlabelled', [(), ('gender',), ('identity','age')])
 def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     output,labels = random_step(tasks, seed=3, unlabelled=unlabelled)
-    metric = {None: lambda f,y: 0., 'br': lambda f,y: loop_batch_rank(f, y, 'mean'), 'triplet': lambda f,y: loop_triplet(f, y, .3)}[metric_loss]
+    def metric(f, y):
+        if metric_loss=='br': return loop_batch_rank(f, y, 'mean')
+        return loop_triplet(f, y, .3) if metric_loss else 0.
     cls = {t.name: loop_cls(output['logits'][t.name], labels[t.name]) for t in tasks}
     ml = {t.name: metric(output['features'][t.name], labels[t.name]) for t in tasks}
     L = {k: cls[k]+.7*ml[k] for k in cls}
     average = PortraitLoss(tasks, metric_loss, lam=.7, positives='mean')
     assert average(output, labels).item()==pytest.approx(sum(L.values())/len(tasks), rel=1e-6)
     for name in cls:
-        assert average.parts[name]['cls'].item()==pytest.approx(cls[name], rel=1e-6) and average.parts[name]['ml'].item()==pytest.approx(ml[name], rel=1e-6)
+        parts = average.parts[name]
+        assert parts['cls'].item()==pytest.approx(cls[name], rel=1e-6)
+        assert parts['ml'].item()==pytest.approx(ml[name], rel=1e-6)
         assert not average.parts[name]['cls'].requires_grad and average.counts[name]==len(known_rows(labels[name]))
     weighted = PortraitLoss(tasks, metric_loss, 'uncertainty', lam=.7, positives='mean')
     assert weighted.s.shape==(len(tasks),) and not weighted.s.any()
@@ -152,7 +165,9 @@ def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     value = weighted(output, labels)
     assert value.item()==pytest.approx(sum(math.exp(-s[k])*L[k]+s[k] for k in L if k not in unlabelled), rel=1e-6)
     value.backward()
-    for i,k in enumerate(tasks.names): assert weighted.s.grad[i].item()==pytest.approx(0 if k in unlabelled else 1-math.exp(-s[k])*L[k], rel=1e-5, abs=1e-6)
+    for i,k in enumerate(tasks.names):
+        want = 0 if k in unlabelled else 1-math.exp(-s[k])*L[k]
+        assert weighted.s.grad[i].item()==pytest.approx(want, rel=1e-5, abs=1e-6)
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 @pytest.mark.parametrize('weighting', ['average', 'uncertainty'])
@@ -163,7 +178,8 @@ def test_no_label_at_all(metric_loss, weighting, n):
     value = loss(output, labels)
     value.backward()
     assert value.item()==0
-    for leaf in [*output['logits'].values(), *loss.parameters()]: assert leaf.grad.isfinite().all() and not leaf.grad.any()
+    for leaf in [*output['logits'].values(), *loss.parameters()]:
+        assert leaf.grad.isfinite().all() and not leaf.grad.any()
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 def test_nan_where_nothing_is_labelled(metric_loss):
@@ -215,14 +231,21 @@ def test_s_is_saved_copied_and_kept_from_weight_decay():
 def test_wrong_use():
     output,labels = random_step(MARKET)
     loss = PortraitLoss(MARKET, 'br')
-    for kwargs,word in ((dict(metric_loss='arc'), 'metric_loss'), (dict(weighting='none'), 'weighting'), (dict(positives='max'), 'positives')):
+    wrong = dict(metric_loss='arc', weighting='none', positives='max')
+    for word,value in wrong.items():
+        kwargs = {word: value}
         with pytest.raises(ValueError, match=word): PortraitLoss(MARKET, **kwargs)
     def without(d, key): return {k: v for k,v in d.items() if k!=key}
     with pytest.raises(ValueError, match="no labels for the sub-task 'age'"): loss(output, without(labels, 'age'))
-    with pytest.raises(ValueError, match="no logits for the sub-task 'age'"): loss(dict(output, logits=without(output['logits'], 'age')), labels)
-    with pytest.raises(ValueError, match="no features for the sub-task 'age'"): loss(dict(output, features=without(output['features'], 'age')), labels)
-    with pytest.raises(ValueError, match=r"logits of 'gender' must be \(N, 2\)"): loss(dict(output, logits=dict(output['logits'], gender=output['logits']['age'])), labels)
-    with pytest.raises(ValueError, match="labels of 'gender' must be"): loss(output, dict(labels, gender=labels['gender'][:3]))
+    logits,features = output['logits'],output['features']
+    with pytest.raises(ValueError, match="no logits for the sub-task 'age'"):
+        loss(dict(output, logits=without(logits, 'age')), labels)
+    with pytest.raises(ValueError, match="no features for the sub-task 'age'"):
+        loss(dict(output, features=without(features, 'age')), labels)
+    with pytest.raises(ValueError, match=r"logits of 'gender' must be \(N, 2\)"):
+        loss(dict(output, logits=dict(logits, gender=logits['age'])), labels)
+    with pytest.raises(ValueError, match="labels of 'gender' must be"):
+        loss(output, dict(labels, gender=labels['gender'][:3]))
     assert PortraitLoss(MARKET)(without(output, 'features'), labels).isfinite()
     for f,y in ((torch.ones(2), torch.ones(2)), (torch.ones(2,3), torch.ones(3)), (torch.ones(2,3), torch.ones(2,2,2))):
         with pytest.raises(ValueError, match='features must be'): batch_rank_loss(f, y)

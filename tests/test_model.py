@@ -16,7 +16,9 @@ def net():
 
 def nowhere(*args, **kwargs): raise OSError('Name or service not known')
 
-@pytest.mark.parametrize('backbone,n', [('test_resnet',96), ('mobilenetv3_small_100',1024), ('test_vit',64), ('test_convnext',64), ('hrnet_w18_small',2048)])
+LENGTHS = dict(test_resnet=96, mobilenetv3_small_100=1024, test_vit=64, test_convnext=64, hrnet_w18_small=2048)
+
+@pytest.mark.parametrize('backbone,n', LENGTHS.items())
 @pytest.mark.parametrize('split', ['fss','shared'])
 def test_shapes(backbone, n, split):
     net = PortraitNet(TASKS, backbone, split=split, pretrained=False, size=(64,32))
@@ -40,17 +42,22 @@ def test_heads_by_hand(net):
 
 @pytest.mark.parametrize('bias', ['attributes','none','all'])
 def test_which_classifiers_have_a_bias_and_where_it_starts(bias):
-    shares = {t.name: torch.arange(1., t.n_labels+1)/(t.n_labels+2 if t.multilabel else sum(range(t.n_labels+1))) for t in TASKS.attributes}
+    def some_shares(t):
+        total = t.n_labels+2 if t.multilabel else sum(range(t.n_labels+1))
+        return torch.arange(1., t.n_labels+1)/total
+    shares = {t.name: some_shares(t) for t in TASKS.attributes}
     net = PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), bias=bias, shares=shares)
     for t in TASKS:
-        start,has = net.neck(t.name).classifier.bias, t.multilabel or bias=='all' or bias=='attributes' and not t.is_identity
+        start = net.neck(t.name).classifier.bias
+        has = t.multilabel or bias=='all' or bias=='attributes' and not t.is_identity
         assert (start is not None)==has
         if not has: continue
         says = start.sigmoid() if t.multilabel else start.softmax(0)
         torch.testing.assert_close(says.detach(), shares.get(t.name, torch.full((t.n_labels,), 1/t.n_labels)))
 
 def test_bias_is_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="bias must be 'attributes'"): PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), bias=True)
+    with pytest.raises(ValueError, match="bias must be 'attributes'"):
+        PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), bias=True)
 
 def learnt(neck, x, y):
     "What `neck` says of label 1 after learning `y`"
@@ -70,11 +77,14 @@ def test_a_rare_label_is_said_as_often_as_it_is_borne():
 
 def test_last_stride():
     x = torch.randn(2,3,64,32)
-    nets = [PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), output_stride=o).eval() for o in (None,32,16)]
+    def net(stride):
+        return PortraitNet(TASKS, 'test_resnet', pretrained=False, size=(64,32), output_stride=stride).eval()
+    nets = [net(o) for o in (None,32,16)]
     assert [tuple(o.body.forward_features(x).shape[2:]) for o in nets] == [(2,1),(2,1),(4,2)]
     assert [o.n_features for o in nets] == [96]*3
     nets[2].load_state_dict(nets[0].state_dict())
-    with pytest.raises(ValueError, match="'test_vit' cannot be built with output_stride=16"): PortraitNet(TASKS, 'test_vit', pretrained=False, size=(64,32), output_stride=16)
+    with pytest.raises(ValueError, match="'test_vit' cannot be built with output_stride=16"):
+        PortraitNet(TASKS, 'test_vit', pretrained=False, size=(64,32), output_stride=16)
 
 def test_classifier_starts_small():
     torch.manual_seed(0)
@@ -130,12 +140,14 @@ def test_compiles_as_one_graph(net):
     torch.testing.assert_close(fast(x)['logits']['identity'], net(x)['logits']['identity'])
 
 def test_refusals(net):
-    def make(tasks=TASKS, backbone='test_resnet', **kw): return PortraitNet(tasks, backbone, pretrained=False, size=(64,32), **kw)
+    def make(tasks=TASKS, backbone='test_resnet', **kw):
+        return PortraitNet(tasks, backbone, pretrained=False, size=(64,32), **kw)
     with pytest.raises(ValueError, match='pass dls.tasks'): make(PORTRAIT)
     with pytest.raises(ValueError, match="no backbone 'resnet5'; did you mean"): make(backbone='resnet5')
     with pytest.raises(ValueError, match="no backbone 'qqqqqqqq'; timm.list_models"): make(backbone='qqqqqqqq')
     with pytest.raises(ValueError, match="split must be"): make(split='half')
-    with pytest.raises(ValueError, match='too short for 41 sub-tasks'): make(Tasks([*TASKS, *[Task(f't{i}','x',['a','b']) for i in range(33)]]))
+    many = [Task(f't{i}','x',['a','b']) for i in range(33)]
+    with pytest.raises(ValueError, match='too short for 41 sub-tasks'): make(Tasks([*TASKS, *many]))
     with pytest.raises(ValueError, match='no identity task among'):
         make(Tasks([Task('mood','emotion',['a','b'])])).eval().embed(torch.randn(1,3,64,32))
     with pytest.raises(KeyError, match="no task 'hair'"): net.neck('hair')
@@ -144,9 +156,9 @@ def test_no_network_ends_in_one_sentence(monkeypatch):
     monkeypatch.setattr(M, 'get_hf_file_metadata', nowhere)
     monkeypatch.setattr(M, 'try_to_load_from_cache', lambda *a, **k: None)
     with pytest.raises(ConnectionError) as e: PortraitNet(TASKS, 'hrnet_w32')
-    said = str(e.value)
-    assert all(o in said for o in ("'hrnet_w32'", 'pretrained=False', "pretrained='path/to/model.safetensors'", 'Name or service'))
-    assert '\n' not in said and said.count('. ')==0
+    message = str(e.value)
+    assert all(o in message for o in ("'hrnet_w32'", 'pretrained=False', "pretrained='path/to/model.safetensors'", 'Name or service'))
+    assert '\n' not in message and message.count('. ')==0
 
 def test_no_weights_exist(monkeypatch):
     configs = {o: timm.get_pretrained_cfg(o) for o in timm.list_models('resnet*')}
@@ -156,10 +168,12 @@ def test_no_weights_exist(monkeypatch):
 
 def test_a_network_of_ones_own():
     @timm.models.register_model
-    def test_of_my_own(pretrained=False, **kwargs): return timm.create_model('test_resnet', pretrained=pretrained, channels=(8, 16, 24, 32), **kwargs)
+    def test_of_my_own(pretrained=False, **kwargs):
+        return timm.create_model('test_resnet', pretrained=pretrained, channels=(8, 16, 24, 32), **kwargs)
     net = PortraitNet(TASKS, 'test_of_my_own', pretrained=False, size=(128, 64), output_stride=16)
     assert net.body.num_features==net.n_features==32
-    with pytest.raises(ValueError, match="no pretrained weights of 'test_of_my_own': pass pretrained=False"): PortraitNet(TASKS, 'test_of_my_own')
+    with pytest.raises(ValueError, match="no pretrained weights of 'test_of_my_own': pass pretrained=False"):
+        PortraitNet(TASKS, 'test_of_my_own')
 
 def test_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
     import huggingface_hub.constants as C
@@ -196,7 +210,8 @@ def test_bad_files(tmp_path, capsys):
     def load(name): return PortraitNet(TASKS, 'test_resnet', pretrained=tmp_path/name, size=(64,32))
     with pytest.raises(FileNotFoundError, match='no such file'): load('absent.safetensors')
     (tmp_path/'junk.safetensors').write_bytes(b'not weights at all')
-    with pytest.raises(ValueError, match="junk.safetensors' cannot be read as weights of 'test_resnet'"): load('junk.safetensors')
+    with pytest.raises(ValueError, match="junk.safetensors' cannot be read as weights of 'test_resnet'"):
+        load('junk.safetensors')
     save_file({'head.weight': torch.zeros(2,2)}, tmp_path/'other.safetensors')
     with pytest.raises(ValueError, match='of its tensors are missing'): load('other.safetensors')
     wrong = {k: v[:1].clone() if v.ndim else v for k,v in timm.create_model('test_resnet').state_dict().items()}
@@ -228,6 +243,8 @@ def test_digest_follows_the_weights(net):
     assert weights_digest(net.to(memory_format=torch.channels_last))==first
 
 def test_embed_refuses_what_nobody_normalised(net):
-    for x,words in [(torch.zeros(2,3,64,32,dtype=torch.uint8), 'of torch.uint8'), (torch.rand(2,3,64,32), 'go from'), (255*torch.rand(2,3,64,32), 'go from'),
-                    (torch.randn(2,3,32,64), r'\(2, 3, 32, 64\)'), (torch.randn(3,64,32), r'\(3, 64, 32\)'), (torch.randn(2,1,64,32), 'embed takes normalised')]:
+    wrong = [(torch.zeros(2,3,64,32,dtype=torch.uint8), 'of torch.uint8'), (torch.rand(2,3,64,32), 'go from'),
+             (255*torch.rand(2,3,64,32), 'go from'), (torch.randn(2,3,32,64), r'\(2, 3, 32, 64\)'),
+             (torch.randn(3,64,32), r'\(3, 64, 32\)'), (torch.randn(2,1,64,32), 'embed takes normalised')]
+    for x,words in wrong:
         with pytest.raises(ValueError, match=words): net.embed(x)

@@ -55,7 +55,9 @@ def test_twins_and_zeros_do_no_harm():
     got = k_reciprocal(x[::4], x, 5, 2)(np.arange(10))
     assert torch.isfinite(got).all() and got.shape == (10, 40)
 
-@pytest.mark.parametrize('kwargs,words', [(dict(k1=20), 'k2=6, k1=20 and 12 images'), (dict(k1=3, k2=5), 'k2=5, k1=3'), (dict(k1=3, k2=0), 'k2=0'), (dict(k1=3, k2=1, lam=2), 'lam must lie')])
+@pytest.mark.parametrize('kwargs,words', [
+    (dict(k1=20), 'k2=6, k1=20 and 12 images'), (dict(k1=3, k2=5), 'k2=5, k1=3'), (dict(k1=3, k2=0), 'k2=0'),
+    (dict(k1=3, k2=1, lam=2), 'lam must lie')])
 def test_wrong_numbers_are_refused(kwargs, words):
     with pytest.raises(ValueError, match=words): k_reciprocal(np.eye(4), np.ones((8, 4)), **kwargs)
     with pytest.raises(ValueError, match='the same number of features'): k_reciprocal(np.eye(4), np.ones((8, 5)))

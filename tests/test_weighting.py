@@ -7,9 +7,10 @@ from portrait_nb.learner import fss_learner, load_portrait_model, save_portrait_
 from portrait_nb.losses import PortraitLoss, batch_rank_loss, class_loss
 from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
-from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_shares
+from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_priors
 
-THREE = Tasks([Task('who', 'appearance', ['a','b','c']), Task('age', 'appearance', ['x','y']), Task('mood', 'emotion', ['p','q'], multilabel=True)])
+THREE = Tasks([Task('who', 'appearance', ['a','b','c']), Task('age', 'appearance', ['x','y']),
+               Task('mood', 'emotion', ['p','q'], multilabel=True)])
 
 def learner(portraits, tasks=PORTRAIT, cbs=(), **kwargs):
     root, df = portraits
@@ -24,7 +25,8 @@ def step(seed=0):
     g = torch.Generator().manual_seed(seed)
     f = {t.name: torch.randn(8, 6, generator=g, dtype=torch.float64, requires_grad=True) for t in THREE}
     heads = {t.name: torch.randn(6, t.n_labels, generator=g, dtype=torch.float64) for t in THREE}
-    labels = dict(who=torch.randint(0, 3, (8,), generator=g), age=torch.randint(0, 2, (8,), generator=g), mood=torch.randint(0, 2, (8, 2), generator=g).double())
+    def some_labels(n, *shape): return torch.randint(0, n, shape, generator=g)
+    labels = dict(who=some_labels(3, 8), age=some_labels(2, 8), mood=some_labels(2, 8, 2).double())
     return dict(features=f, logits={k: f[k]@heads[k] for k in f}), labels
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
@@ -39,7 +41,10 @@ def test_gradnorm_averages_over_batches_and_skips_what_has_no_label():
     loss, norms = PortraitLoss(THREE, weighting='gradnorm').double(), []
     for seed in range(3):
         out, labels = step(seed)
-        each = [torch.autograd.grad(class_loss(out['logits'][t.name], labels[t.name]), out['features'][t.name], retain_graph=True)[0].norm().item() for t in THREE]
+        def length(t):
+            cls = class_loss(out['logits'][t.name], labels[t.name])
+            return torch.autograd.grad(cls, out['features'][t.name], retain_graph=True)[0].norm().item()
+        each = [length(t) for t in THREE]
         norms = each if not norms else [.9*a+.1*b for a, b in zip(norms, each)]
         loss(out, labels)
     assert loss.norms.tolist() == pytest.approx(norms)
@@ -75,21 +80,24 @@ def test_shares_against_counting():
     rng = np.random.default_rng(0)
     y = rng.integers(-1, 4, 300)
     known = y[y >= 0]
-    assert label_shares(Task('t', 'a', list('abcd')), torch.tensor(y)).tolist() == pytest.approx([(known == i).mean() for i in range(4)])
-    assert label_shares(Task('t', 'a', list('ab')), torch.tensor([0, 0, -1, 0])).tolist() == pytest.approx([1, 1/3])
+    want = [(known == i).mean() for i in range(4)]
+    assert label_priors(Task('t', 'a', list('abcd')), torch.tensor(y)).tolist() == pytest.approx(want)
+    assert label_priors(Task('t', 'a', list('ab')), torch.tensor([0, 0, -1, 0])).tolist() == pytest.approx([1, 1/3])
     hot = torch.tensor([[1., 0], [0, 0], [-1, -1], [1, 1]])
-    assert label_shares(Task('t', 'a', list('ab'), multilabel=True), hot).tolist() == pytest.approx([2/3, 1/3])
+    assert label_priors(Task('t', 'a', list('ab'), multilabel=True), hot).tolist() == pytest.approx([2/3, 1/3])
 
 def test_adjusted_in_training_and_not_in_scoring(portraits):
     cb = LogitAdjustment(tau=.5)
-    seen = []
+    logged = []
     class Look(Callback):
         order = 19
-        def after_pred(self): seen.append(({k: v.detach().clone() for k, v in self.pred['logits'].items()}, self.training))
+        def after_pred(self):
+            logits = {k: v.detach().clone() for k, v in self.pred['logits'].items()}
+            logged.append((logits, self.training))
     class After(Look):
         order = 21
     fit(learner(portraits, cbs=[cb, Look(), After()]))
-    (raw, training), (adjusted, _) = seen[:2]
+    (raw, training), (adjusted, _) = logged[:2]
     root, df = portraits
     train = df[df.split == 'train']
     share = train.gender[train.gender != ''].value_counts(normalize=True).reindex(PORTRAIT['gender'].labels).to_numpy()
@@ -110,13 +118,15 @@ def test_gradient_lengths_by_finite_differences(portraits):
     x, y = dls.train.one_batch()
     got, pooled = gradient_lengths(model, loss, x.double(), y), model.pooled(x.double()).detach()
     for t in dls.tasks:
-        parts = dict(cls=lambda out: class_loss(out['logits'][t.name], y[t.name]), ml=lambda out: .5*batch_rank_loss(out['features'][t.name], y[t.name]))
+        parts = dict(cls=lambda out: class_loss(out['logits'][t.name], y[t.name]),
+                     ml=lambda out: .5*batch_rank_loss(out['features'][t.name], y[t.name]))
         for k, part in parts.items():
             f = lambda v: part(model.heads(v))
             v = pooled.clone().requires_grad_()
             along = torch.autograd.grad(f(v), v)[0]
             along = along/along.norm()
-            assert got.loc[t.name, k] == pytest.approx(((f(pooled+1e-5*along)-f(pooled-1e-5*along))/2e-5).item(), rel=1e-4)
+            slope = (f(pooled+1e-5*along)-f(pooled-1e-5*along))/2e-5
+            assert got.loc[t.name, k] == pytest.approx(slope.item(), rel=1e-4)
 
 def test_looking_for_a_learning_rate_leaves_the_weights_alone(portraits):
     learn = learner(portraits, weighting='dwa')

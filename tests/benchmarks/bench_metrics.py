@@ -1,11 +1,17 @@
-"""How long `retrieval_scores` takes, beside a loop of one product and one argsort a query, and beside the matrix product alone. Run from a checkout:
-python tests/benchmarks/bench_metrics.py [market] [paper] [half] [cuda] [--threads 2]     writes results/metrics_speed.csv
+"""How long `retrieval_scores` takes, beside the textbook loop and the matrix product alone. Run from a checkout:
+python tests/benchmarks/bench_metrics.py [market] [paper] [half] [cuda] [--threads 2]
+writes results/metrics_speed.csv
 
-market: Market-1501's size and real identity counts (3,368 x 15,913).   paper: the size of Table 2 (12,361 x 86,006).   cuda: on a GPU, without the loop.
-half: the paper's gallery, but one identity holds half of it and of the queries (every eighth of the paper's), for the memory it takes; once, without the loop.
-Every size is a process of its own, in which the methods take turns; the fastest turn of each counts. On the CPU the seconds are those of the processor, on one
-thread, so that other work on the machine counts little; with more threads they are those of the clock on the wall, which need a quiet machine. `extra_mb`, what is
-needed beyond the features, is that of two threads."""
+market: Market-1501's size and real identity counts (3,368 x 15,913)
+paper: the size of Table 2 (12,361 x 86,006)
+half: the paper's gallery, but one identity holds half of it and of the queries (every eighth of the paper's), for the
+      memory it takes; once, without the loop
+cuda: on a GPU, without the loop
+
+Every size is a process of its own, in which the methods take turns; the fastest turn of each counts. On the CPU the
+seconds are those of the processor, on one thread, so that other work on the machine counts little; with more threads
+they are those of the clock on the wall, which need a quiet machine. `extra_mb`,
+what is needed beyond the features, is that of two threads."""
 import argparse, json, sys, time
 
 import numpy as np
@@ -15,7 +21,8 @@ from common import REPO, RESULTS, forget_peak, in_own_process, memory, provenanc
 
 SPEED = RESULTS/'metrics_speed.csv'
 CHUNK, D, NOISE = 256, 512, 2.5
-NAMES = dict(market='Market-1501, 3,368 x 15,913', paper='the paper, 12,361 x 86,006', half='1,546 x 86,006, half of it one identity')
+NAMES = dict(market='Market-1501, 3,368 x 15,913', paper='the paper, 12,361 x 86,006',
+             half='1,546 x 86,006, half of it one identity')
 
 
 def market_ids(rng):
@@ -54,7 +61,7 @@ def features(ids, rng, seed):
 
 
 def loop(query, gallery, qi, gi, qc, gc):
-    "One product and one argsort a query; plain mAP"
+    "The textbook's: one product and one argsort for each query; plain mAP"
     q, g, aps = query.numpy(), gallery.numpy(), []
     for i in range(len(q)):
         order = np.argsort(-(g@q[i]))
@@ -69,7 +76,7 @@ def product(query, gallery, *_):
     "The cosines of a chunk of queries after another, nothing else"
     import torch
     out = torch.empty(CHUNK, len(gallery), device=gallery.device)
-    for a in range(0, len(query), CHUNK): torch.mm(query[a:a+CHUNK], gallery.T, out=out[:len(query[a:a+CHUNK])])
+    for chunk in query.split(CHUNK): torch.mm(chunk, gallery.T, out=out[:len(chunk)])
     return float(out[0, 0])
 
 
@@ -79,7 +86,9 @@ def onednn(query, gallery, *_):
     out, weights = torch.empty(CHUNK, len(gallery)), gallery.split(1024)
     for chunk in query.split(CHUNK):
         chunk = chunk.to_mkldnn()
-        for a, o in enumerate(weights): out[:len(chunk), 1024*a:1024*a+len(o)] = torch.nn.functional.linear(chunk, o).to_dense()
+        for a, o in enumerate(weights):
+            block = slice(1024*a, 1024*a+len(o))
+            out[:len(chunk), block] = torch.nn.functional.linear(chunk, o).to_dense()
     return float(out[0, 0])
 
 
@@ -130,8 +139,13 @@ def measure(size, device, turns, threads):
             s, values[k] = _timed(f, args, device, threads)
             seconds[k].append(s)
     if 'loop' in values: assert abs(values['here']-values['loop']) < 1e-6, values
-    return [dict(size=NAMES[size], method=k, device=device, seconds=round(min(s), 3), turns=len(s), extra_mb=round(extra) if k == 'here' else '', mAP=values[k] if k in ('here', 'loop') else '',
-                 d=D, features='float32 synthetic', threads=threads) for k, s in seconds.items()]
+    rows = []
+    for k, s in seconds.items():
+        rows.append(dict(
+            size=NAMES[size], method=k, device=device, seconds=round(min(s), 3), turns=len(s),
+            extra_mb=round(extra) if k == 'here' else '', mAP=values[k] if k in ('here', 'loop') else '',
+            d=D, features='float32 synthetic', threads=threads))
+    return rows
 
 
 def merged(rows):
@@ -151,7 +165,8 @@ if __name__ == '__main__':
     if args.one:
         print(json.dumps(measure(*args.one[:2], *map(int, args.one[2:]))))
         sys.exit()
-    device, sizes = 'cuda' if 'cuda' in args.what else 'cpu', [o for o in args.what if o != 'cuda'] or list(IDS)
+    device = 'cuda' if 'cuda' in args.what else 'cpu'
+    sizes = [o for o in args.what if o != 'cuda'] or list(IDS)
     for size in sizes:
         turns = dict(market=args.turns, paper=max(1, args.turns//4), half=1)[size]
         rows = in_own_process(__file__, '--one', size, device, turns, args.threads, threads=args.threads)
