@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Interpretation', 'ClassificationInterpretation', 'FORMAT', 'READS', 'WEIGHTS', 'DESCRIPTION', 'portrait_splitter',
            'PortraitLearner', 'fss_learner', 'paper_lr', 'run_model', 'decide', 'PortraitScores', 'score_table',
-           'score_sheet', 'score_portraits', 'identity_scores', 'cameras_of', 'check_scorable', 'score_model',
-           'report_about', 'evaluate_model', 'report_model', 'chance_scores', 'GatherPortraits', 'TaskMetric',
-           'DictMetric', 'save_portrait_model', 'load_portrait_model', 'load_learner']
+           'score_sheet', 'cameras_of', 'identity_scores', 'score_portraits', 'check_scorable', 'score_model',
+           'evaluate_model', 'report_about', 'report_model', 'chance_scores', 'GatherPortraits', 'TaskMetric',
+           'DictMetric', 'replace_folder', 'file_sha256', 'save_portrait_model', 'load_portrait_model', 'load_learner']
 
 # %% ../nbs/training/030_learner.ipynb #0b559983
-import hashlib, json, tempfile
+import hashlib, json, tempfile, warnings
 from copy import copy, deepcopy
 from types import SimpleNamespace
 import numpy as np
@@ -24,8 +24,9 @@ from fastai.metrics import ActivationType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .analysis import PortraitInterpretation, portrait_losses
-from .callbacks import DynamicWeights, FusedAdam, LossRecorder, OnDevice
+from .callbacks import DynamicWeights, FusedAdam, LossRecorder, OnDevice, ScoreEpochs, TidyCallback
 from .data import Augment, Normalise, PortraitLoader, PortraitLoaders, Portraits, label_of
+from .errors import did_you_mean, one_of, some
 from .losses import PortraitLoss, is_labelled
 from .metrics import NoTrueMatch, RetrievalScores, piq, retrieval_scores
 from .model import PortraitNet, weights_digest
@@ -36,62 +37,36 @@ from .weighting import LogitAdjustment, train_priors
 from .words import words
 
 # %% ../nbs/training/030_learner.ipynb #6cb6e68d
-def portrait_splitter(model):
+def portrait_splitter(model:nn.Module # a PortraitNet
+                     )->list:         # two lists of parameters: those of the backbone, and all others that train
     "Two parameter groups: the backbone; the necks, the classifiers and the uncertainties"
     backbone = trainable_params(model.body)
     ids = {id(p) for p in backbone}
     return [backbone, [p for p in trainable_params(model) if id(p) not in ids]]
 
+# %% ../nbs/training/030_learner.ipynb #0f0fce1b
 class PortraitLearner(Learner):
     "A fastai Learner whose uncertainties are learnt, saved with the model, and never decayed"
-    def distrib_ctx(self, *args, **kwargs): raise ImportError("import portrait_nb.distributed first: it shares out each batch of portraits among the processes, which fastai's own distrib_ctx does not.")
+    def distrib_ctx(self, *args, **kwargs):
+        raise ImportError("import portrait_nb.distributed first: it shares out each batch of portraits among the processes, "
+                          "which fastai's own distrib_ctx does not.")
+
     def create_opt(self):
         frozen = self.opt.frozen_idx if self.opt else 0
         if frozen: self.opt.freeze_to(0) # or what is frozen would be in no group, and could not be unfrozen
         super().create_opt()
         s = getattr(self.loss_func, 's', None)
-        norms = [] if self.wd_bn_bias else [o for m in self.model.modules() if isinstance(m, nn.SyncBatchNorm) for o in m.parameters()] # fastai does not know it
-        for o in [*norms, *([] if s is None else [s])]: self.opt.state[o]['do_wd'] = False
+        undecayed = [] if s is None else [s]
+        if not self.wd_bn_bias: # SyncBatchNorm isn't among fastai's norms
+            for m in self.model.modules():
+                if isinstance(m, nn.SyncBatchNorm): undecayed += m.parameters()
+        for p in undecayed: self.opt.state[p]['do_wd'] = False
         if frozen: self.opt.freeze_to(frozen)
 
-# %% ../nbs/training/030_learner.ipynb #04014ca3
-@patch
-def _check_training(self:PortraitLearner):
-    "Refuse loaders that cannot train this network"
-    tasks,train = getattr(self.model, 'tasks', None),self.dls.train
-    if not len(getattr(train, 'dataset', [0])): raise ValueError("This Learner has no portraits to train on: give it some, learn.dls = portrait_dls(df, root, learn.model.tasks, size=learn.model.size).")
-    if tasks and getattr(self.dls, 'tasks', tasks)!=tasks: raise ValueError("The loaders have other people or labels than the network: build them with its own, portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
-    self._check_trackers()
-    if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)): raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
-    if getattr(train, 'bs', 2)==1: raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: build the loaders with bs=2 or more.")
-    for cb in self.cbs:
-        if isinstance(cb, MixHandler): raise NotImplementedError(f"{type(cb).__name__} blends two portraits into one, which has no identity and makes no pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, LogitAdjustment for rare labels.")
-
-@patch
-def _check_trackers(self:PortraitLearner):
-    "Refuse a tracker of `valid_loss` where no portrait has a label that the loss knows: it would be 0, and the best, at every epoch"
-    labels = getattr(getattr(self.dls.valid, 'dataset', None), 'labels', None)
-    if labels is None or any(is_labelled(o).any() for o in labels.values()): return
-    for cb in self.cbs:
-        if getattr(cb, 'monitor', None)=='valid_loss': raise ValueError(f"{type(cb).__name__} monitors valid_loss, and nothing in query and gallery has a label that the loss knows (the people of the test are others than in train): monitor a score, {type(cb).__name__}(monitor='PIQ').")
-
-@patch
-def _do_fit(self:PortraitLearner):
-    self._check_training()
-    if hasattr(self.model, 'size') and hasattr(self.dls, 'size'): self.model.size = tuple(self.dls.size) # it is saved, and describes photos, as it was trained last
-    Learner._do_fit(self)
-
 # %% ../nbs/training/030_learner.ipynb #7fbb45b9
-def _learner(dls, model, lr, wd, cbs, **kwargs):
-    "A Learner for a network whose loss is `model.criterion`"
-    kwargs = dict(opt_func=partial(FusedAdam, decouple_wd=False, sqr_mom=0.999, eps=1e-8), splitter=portrait_splitter) | kwargs
-    cbs = [LossRecorder(), OnDevice(), *([DynamicWeights()] if model.criterion.weighting=='dwa' else []), *L(cbs)]
-    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=cbs, **kwargs)
-
-# %% ../nbs/training/030_learner.ipynb #63e48b5e
 def fss_learner(dls,                       # from `portrait_dls`; its `tasks` hold the identities of the train split
                 backbone:str='hrnet_w32',  # any timm model
-                split:str='fss',           # 'fss': Feature Space Split; 'shared': every sub-task reads the whole vector (Sim-MTL)
+                split:str='fss',           # 'fss': Feature Space Split; 'shared': all read the whole vector (Sim-MTL)
                 metric_loss:str='br',      # 'br' (Eq. 4), 'triplet' or None
                 weighting:str='uncertainty', # 'uncertainty' (Eq. 6), 'average', 'gradnorm' or 'dwa', see `PortraitLoss`
                 pretrained=True,           # ImageNet weights as in the paper (needs the network once), False, or a file
@@ -99,24 +74,75 @@ def fss_learner(dls,                       # from `portrait_dls`; its `tasks` ho
                 positives:str='sum',       # Eq. 4 sums over positives; 'mean' divides by their number
                 lr:float=3.5e-4,           # base learning rate (Section 6.1)
                 wd:float=5e-4,             # weight decay, on weights only
-                output_stride:int=None,    # of the backbone, see `PortraitNet`; 16 is the "last stride 1" of re-identification
-                bias:str='attributes',     # which softmax classifiers have a bias, see `PortraitNet`; it starts at the log of the train shares
+                output_stride:int=None,    # of the backbone, see `PortraitNet`; 16 is the "last stride 1" of re-id
+                bias:str='attributes',     # which classifiers have a bias, see `PortraitNet`; log train shares at first
                 cbs=None,                  # further fastai callbacks
                 **kwargs                   # passed on to fastai's `Learner`, e.g. another `opt_func`
                )->Learner:
     "A fastai Learner for portrait interpretation (Section 5)"
-    if not isinstance(getattr(dls, 'tasks', None), Tasks): raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
-    if 'loss_func' in kwargs: raise TypeError("fss_learner builds the loss of all sub-tasks itself: choose it by metric_loss=, weighting= and lam=.")
-    model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size, output_stride=output_stride,
-                        bias=bias, shares=train_priors(dls, 1-sum(o.tau for o in L(cbs) if isinstance(o, LogitAdjustment))))
-    model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam, positives=positives)
+    if not isinstance(getattr(dls, 'tasks', None), Tasks):
+        raise TypeError("fss_learner needs the DataLoaders of `portrait_dls`: these have no `.tasks`.")
+    if 'loss_func' in kwargs:
+        raise TypeError("fss_learner builds the loss of all sub-tasks itself: choose it by metric_loss=, weighting= and lam=.")
+    tau = sum(o.tau for o in L(cbs) if isinstance(o, LogitAdjustment))
+    model = PortraitNet(dls.tasks, backbone=backbone, split=split, pretrained=pretrained, size=dls.size,
+                        output_stride=output_stride, bias=bias, shares=train_priors(dls, 1-tau))
+    model.criterion = PortraitLoss(dls.tasks, metric_loss=metric_loss, weighting=weighting, lam=lam,
+                                   positives=positives)
     return _learner(dls, model, lr, wd, cbs, **kwargs)
 
-# %% ../nbs/training/030_learner.ipynb #b8a609bb
-import warnings
-from .callbacks import ScoreEpochs, TidyCallback
+def _learner(dls, model, lr, wd, cbs, **kwargs):
+    "A Learner for a network whose loss is `model.criterion`"
+    adam = partial(FusedAdam, decouple_wd=False, sqr_mom=0.999, eps=1e-8)
+    kwargs = dict(opt_func=adam, splitter=portrait_splitter) | kwargs
+    weigh = [DynamicWeights()] if model.criterion.weighting=='dwa' else []
+    cbs = [LossRecorder(), OnDevice(), *weigh, *L(cbs)]
+    return PortraitLearner(dls, model.to(dls.device), loss_func=model.criterion, lr=lr, wd=wd, cbs=cbs, **kwargs)
 
-# %% ../nbs/training/030_learner.ipynb #95f5635c
+# %% ../nbs/training/030_learner.ipynb #925d06f6
+@patch
+def _check_training(self:PortraitLearner):
+    "Refuse loaders, a loss and callbacks that cannot train this network"
+    tasks,train = getattr(self.model, 'tasks', None),self.dls.train
+    if not len(getattr(train, 'dataset', [0])):
+        raise ValueError("This Learner has no portraits to train on: give it some, "
+                         "learn.dls = portrait_dls(df, root, learn.model.tasks, size=learn.model.size).")
+    if tasks and getattr(self.dls, 'tasks', tasks)!=tasks:
+        raise ValueError("The loaders have other people or labels than the network: build them with its own, "
+                         "portrait_dls(df, root, learn.model.tasks), or build a new network with fss_learner(dls).")
+    self._check_trackers()
+    if isinstance(self.loss_func, (BaseLoss,nn.modules.loss._Loss)):
+        raise TypeError(f"{type(self.loss_func).__name__} compares tensors, and the network answers with a dictionary of all "
+                        "sub-tasks: keep learn.loss_func, which fss_learner chooses by metric_loss=, weighting= and lam=.")
+    if getattr(train, 'bs', 2)==1:
+        raise ValueError("The network cannot train on batches of one portrait, which have no statistics to normalise by: "
+                         "build the loaders with bs=2 or more.")
+    for cb in self.cbs:
+        if not isinstance(cb, MixHandler): continue
+        raise NotImplementedError(f"{type(cb).__name__} blends two portraits into one, which has no identity and makes no "
+                                  "pairs for the metric loss: use portrait_dls(augment=...) or BatchAugment for variety, "
+                                  "LogitAdjustment for rare labels.")
+
+@patch
+def _do_fit(self:PortraitLearner):
+    self._check_training()
+    sized = hasattr(self.model, 'size') and hasattr(self.dls, 'size')
+    if sized: self.model.size = tuple(self.dls.size) # it is saved, and describes photos, as it was trained last
+    Learner._do_fit(self)
+
+# %% ../nbs/training/030_learner.ipynb #714f36e5
+@patch
+def _check_trackers(self:PortraitLearner):
+    "Refuse a tracker of `valid_loss` where no portrait has a label that the loss knows"
+    labels = getattr(getattr(self.dls.valid, 'dataset', None), 'labels', None)
+    if labels is None or any(is_labelled(o).any() for o in labels.values()): return
+    for cb in self.cbs:
+        if getattr(cb, 'monitor', None)!='valid_loss': continue
+        name = type(cb).__name__
+        raise ValueError(f"{name} monitors valid_loss, and nothing in query and gallery has a label that the loss knows "
+                         f"(the people of the test are others than in train): monitor a score, {name}(monitor='PIQ').")
+
+# %% ../nbs/training/030_learner.ipynb #c9e1a2b0
 @patch
 def fit(self:PortraitLearner,
         n_epoch,   # epochs
@@ -145,13 +171,14 @@ def _take_back(self:PortraitLearner):
     if hasattr(self, 'progress'): vars(self.progress).pop('mbar', None)
 
 # %% ../nbs/training/030_learner.ipynb #c5f6f897
-def paper_lr(pct:float, # share of the training that is done, 0 to 1
-             lr:float=3.5e-4 # the base rate
+def paper_lr(pct:float,       # share of the training that is done, 0 to 1
+             lr:float=3.5e-4  # the base rate
             )->float:
     "Section 6.1: linear warm-up over a tenth of the training, then a tenth of the rate after .3, .6 and .9 of it"
     if pct<.1: return lr*(.1+9*pct)
     return lr*10.**-sum(pct>=o for o in (.3,.6,.9))
 
+# %% ../nbs/training/030_learner.ipynb #ab415bd6
 @patch
 def fit_paper(self:Learner,
               n_epoch:int=100, # the paper's length; the schedule is stretched to any other
@@ -160,131 +187,178 @@ def fit_paper(self:Learner,
               cbs=None         # further callbacks
              ):
     "Train with the paper's schedule, stretched to `n_epoch`"
-    lr = self.lr if lr is None else lr
-    if isinstance(lr, slice): lr = self._group_rates(lr)
-    self.fit(n_epoch, wd=wd, cbs=[ParamScheduler({'lr': partial(paper_lr, lr=lr)}), *L(cbs)])
-
-@patch
-def _group_rates(self:Learner, lr):
-    "One rate for each parameter group, as fastai spreads a slice"
-    if self.opt is None: self.create_opt()
-    self.opt.set_hyper('lr', lr)
-    return np.array([o['lr'] for o in self.opt.hypers])
+    if lr is None: lr = self.lr
+    if isinstance(lr, slice): # a rate for each parameter group, as fastai spreads it
+        if self.opt is None: self.create_opt()
+        self.opt.set_hyper('lr', lr)
+        lr = np.array([o['lr'] for o in self.opt.hypers])
+    schedule = ParamScheduler({'lr': partial(paper_lr, lr=lr)})
+    self.fit(n_epoch, wd=wd, cbs=[schedule, *L(cbs)])
 
 # %% ../nbs/training/030_learner.ipynb #781b97eb
 @torch.inference_mode()
-def run_model(model,    # a PortraitNet
-              dl        # a loader of `portrait_dls`, not shuffled
-             )->tuple:  # ((N, D) float32 embeddings or None, {task: (N, n_labels) float32 logits}), on the CPU
-    "What `model`, in evaluation mode, says of every portrait of `dl`"
-    was,device,embs,logits = model.training,next(model.parameters()).device,[],[]
+def run_model(model:PortraitNet, # trained or not
+              dl                 # a loader of `portrait_dls`, not shuffled
+             )->tuple:           # ((N, D) float32 embeddings or None, {task: (N, n_labels) float32 logits}), on the CPU
+    "What `model`, in evaluation mode, answers for every portrait of `dl`"
+    training,device = model.training,next(model.parameters()).device
     whole = getattr(dl, 'whole', noop)
+    embeddings,logits = [],[]
     model.eval()
     try:
         for x,_ in dl:
             out = model(x.to(device))
-            said,emb = whole((out['logits'], model.embedding(out) if model.tasks.identity else None))
-            logits.append({k: v.float().cpu() for k,v in said.items()})
-            if emb is not None: embs.append(emb.cpu())
-    finally: model.train(was)
-    return torch.cat(embs) if embs else None, {t.name: torch.cat([o[t.name] for o in logits]) if logits else torch.zeros(0, t.n_labels) for t in model.tasks}
+            embedding = model.embedding(out) if model.tasks.identity else None
+            answers,embedding = whole((out['logits'],embedding))
+            logits.append({k: v.float().cpu() for k,v in answers.items()})
+            if embedding is not None: embeddings.append(embedding.cpu())
+    finally: model.train(training)
+    joined = {}
+    for t in model.tasks:
+        batches = [o[t.name] for o in logits]
+        joined[t.name] = torch.cat(batches) if batches else torch.zeros(0, t.n_labels)
+    return torch.cat(embeddings) if embeddings else None, joined
 
-def decide(task:Task, # single- or multi-label
-           logits     # (N, n_labels)
-          ):          # (N,) indices of labels; multi-label: (N, n_labels) of 0 and 1
-    "Labels from logits: the likeliest, or for a multi-label sub-task (0/1) all above one half"
+# %% ../nbs/training/030_learner.ipynb #2d2b84fa
+def decide(task:Task,     # single- or multi-label
+           logits:Tensor  # (N, n_labels)
+          )->Tensor:      # (N,) indices of labels; multi-label: (N, n_labels) of 0 and 1
+    "Labels from logits: the likeliest, or for a multi-label sub-task all above one half"
     return (logits>0).long() if task.multilabel else logits.argmax(1)
 
-# %% ../nbs/training/030_learner.ipynb #28178673
+# %% ../nbs/training/030_learner.ipynb #704c1d5d
 class PortraitScores(dict):
     "Scores by name; `attributes` holds macro F1 and accuracy of each attribute, and those of the majority guess"
-    def __init__(self, scores, attributes):
+    def __init__(self,
+                 scores,    # {name: score}
+                 attributes # a row per attribute, as `attribute_scores` returns them
+                ):
         super().__init__(scores)
-        self.attributes = attributes # as `attribute_scores` returns them
+        self.attributes = attributes
     def __repr__(self): return score_sheet(score_table(model=self))
 
-def score_table(plain:bool=False, # the means over queries too, as Market-1501's protocol has them? (`mAP` and `rank1` are means over identities)
-                **columns)->pd.DataFrame: # a column a model, and its accuracies in another: `score_table(trained=learn.portrait_scores(), chance=chance_scores(dls))`; 'majority' and its accuracies last
+# %% ../nbs/training/030_learner.ipynb #c9daaff5
+def score_table(plain:bool=False, # the means over queries, too? (`mAP`, `rank1` are over identities)
+                **columns         # what the columns are called, and their scores: trained=learn.portrait_scores()
+               )->pd.DataFrame:   # a column per model, and its accuracies in another; the majority guess last
     "Scores side by side, macro F1 for an attribute, PIQ last; accuracy and the majority guess beside them"
-    hidden = ['n_queries','n_valid'] if plain else ['plain_mAP','plain_rank1','n_queries','n_valid']
-    shown = [k for k in next(iter(columns.values())) if k not in hidden]
-    table = pd.DataFrame(index=pd.Index(shown, name='score'))
+    hidden = ['n_queries','n_valid']
+    if not plain: hidden += ['plain_mAP','plain_rank1']
+    names = [k for k in next(iter(columns.values())) if k not in hidden]
+    table = pd.DataFrame(index=pd.Index(names, name='score'))
+    guesses = None
     for name,scores in columns.items():
-        table[name] = [scores[k] for k in shown]
-        if len(beside := getattr(scores, 'attributes', ())): table[f'{name} accuracy'] = beside.accuracy.reindex(shown)
-    known = [o.attributes for o in columns.values() if len(getattr(o, 'attributes', ()))]
-    if not known or 'majority' in columns: return table
-    return table.assign(**{'majority': known[0].majority_macro_f1.reindex(shown), 'majority accuracy': known[0].majority_accuracy.reindex(shown)})
+        table[name] = [scores[k] for k in names]
+        attributes = getattr(scores, 'attributes', ())
+        if not len(attributes): continue
+        table[f'{name} accuracy'] = attributes.accuracy.reindex(names)
+        if guesses is None: guesses = attributes
+    if guesses is None or 'majority' in columns: return table
+    table['majority'] = guesses.majority_macro_f1.reindex(names)
+    table['majority accuracy'] = guesses.majority_accuracy.reindex(names)
+    return table
 
+# %% ../nbs/training/030_learner.ipynb #61d46003
 def score_sheet(table:pd.DataFrame # of `score_table`
                )->str:
-    "A table of scores as text, a model's name above its columns; below it, where the first model is less often right than the majority guess"
-    beside = [f'{table.columns[0]} accuracy','majority accuracy']
-    lost = below_majority(table[beside].dropna().set_axis(['accuracy','majority_accuracy'], axis=1)) if set(beside)<=set(table) else ''
-    shown,many = table.rename_axis(None).round(3),len(table.columns)>1
-    if many: shown.columns = pd.MultiIndex.from_tuples([(o.removesuffix(' accuracy'), 'accuracy' if o.endswith(' accuracy') else 'score') for o in shown])
-    return shown.to_string(na_rep='', header=many) + (f'\n\n{lost}' if lost else '')
+    "A table of scores as text, a model's name above its columns; below it, where the first model is beaten by the majority guess"
+    warning,pair = '',[f'{table.columns[0]} accuracy','majority accuracy']
+    if set(pair)<=set(table):
+        warning = below_majority(table[pair].dropna().set_axis(['accuracy','majority_accuracy'], axis=1))
+    rounded = table.rename_axis(None).round(3)
+    many = len(table.columns)>1
+    if many:
+        models = [o.removesuffix(' accuracy') for o in rounded]
+        kinds = ['accuracy' if o.endswith(' accuracy') else 'score' for o in rounded]
+        rounded.columns = pd.MultiIndex.from_arrays([models,kinds])
+    sheet = rounded.to_string(na_rep='', header=many)
+    return f'{sheet}\n\n{warning}' if warning else sheet
 
-# %% ../nbs/training/030_learner.ipynb #4ee302f2
-def score_portraits(tasks:Tasks,  # the sub-tasks
-                    query,gallery,# `(embeddings, {task: predicted labels})` of the two splits
-                    query_dl,gallery_dl, # their loaders, which hold their tables and labels
-                    cameras:bool=False, # is `source` a camera, and the same person from the same camera no match (Market-1501's rule)?
-                    train=None,    # {task: labels of the train split}, for the majority guess; None: the scored labels
-                    found=None     # `RetrievalScores` that are there already; None: search
-                   )->PortraitScores: # {'mAP','rank1','rank5','rank10' (macro), 'plain_mAP', 'plain_rank1', <task>: macro F1, 'PIQ', 'n_queries', 'n_valid'}; accuracies in `.attributes`
-    "Every score of Section 4.3 from embeddings and predictions"
-    scores,data = {},(query_dl.dataset,gallery_dl.dataset)
-    if tasks.identity:
-        r = found or identity_scores(query[0], gallery[0], data, cameras)
-        scores.update(mAP=r.macro_mAP, **{f'rank{k}':v for k,v in r.macro_cmc.items()}, plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
-    attributes = attribute_scores({t.name: _labels(t, query[1], gallery[1], data) for t in tasks.attributes}, tasks, train)
-    scores.update(attributes.macro_f1)
-    unknown = [k for k,v in scores.items() if np.isnan(v)]
-    if unknown: warn(f"Nothing in query and gallery to score {', '.join(unknown)} on (no label, or no query with a true match), so there is no PIQ.")
-    return PortraitScores({**scores, 'PIQ': float('nan') if unknown else piq(scores, tasks)}, attributes)
+# %% ../nbs/training/030_learner.ipynb #64ff0926
+def cameras_of(*data        # datasets of portraits, e.g. `dls.query.dataset`
+              )->list:      # one array per dataset: (N,) names of cameras
+    "The cameras of datasets, from their column `source`; a row without one is a ValueError"
+    cameras = [words(o.df['source']) if 'source' in o.df else None for o in data]
+    if any(o is None or (o=='').any() for o in cameras):
+        raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
+    return [o.to_numpy() for o in cameras]
 
-def _labels(task, query, gallery, data):
-    "`(predicted, actual)` of the portraits of query and gallery"
-    return torch.cat([query[task.name],gallery[task.name]]),torch.cat([o.labels[task.name] for o in data])
-def identity_scores(query, gallery, data, cameras):
-    "The scores of the identity, `nan` where no query has a true match"
+# %% ../nbs/training/030_learner.ipynb #67e7b1d6
+def identity_scores(query,              # (Q, D) embeddings of the query portraits
+                    gallery,            # (G, D) embeddings of the gallery portraits
+                    data,               # the two datasets, which know identities, groups of similar frames and cameras
+                    cameras:bool=False  # take out the same person from the same camera?
+                   )->RetrievalScores:  # all `nan`, and no valid query, where no query has a true match
+    "The scores of the identity (Section 4.3); ValueError if `cameras` and a portrait has none"
     cams = cameras_of(*data) if cameras else (None,None)
-    try: return retrieval_scores(query, gallery, *(o.identities for o in data), *(o.groups for o in data), *cams)
+    ids,groups = [o.identities for o in data],[o.groups for o in data]
+    try: return retrieval_scores(query, gallery, *ids, *groups, *cams)
     except NoTrueMatch:
         nan,ks = float('nan'),dict.fromkeys((1,5,10), float('nan'))
         return RetrievalScores(nan, ks, nan, ks, 0, len(data[0]), nan, nan)
 
-def cameras_of(*data):
-    "The cameras of datasets, from their column `source`"
-    cameras = [words(o.df['source']) if 'source' in o.df else None for o in data]
-    if any(o is None or (o=='').any() for o in cameras): raise ValueError("cameras=True needs a camera in the column 'source' of every query and gallery row.")
-    return [o.to_numpy() for o in cameras]
+# %% ../nbs/training/030_learner.ipynb #78d43fe0
+def score_portraits(tasks:Tasks,         # the sub-tasks
+                    query,gallery,       # `(embeddings, {task: predicted labels})` of the two splits
+                    query_dl,gallery_dl, # their loaders, which hold their tables and labels
+                    cameras:bool=False,  # is `source` a camera, and the same person from the same camera no match?
+                    train=None,          # {task: labels of the train split}, for the majority guess; None: those scored
+                    found=None           # `RetrievalScores` that are there already; None: search
+                   )->PortraitScores:    # mAP, rank1, ..., macro F1 by sub-task, PIQ, counts of queries
+    "Every score of Section 4.3 from embeddings and predictions; accuracies are in `.attributes`"
+    scores,data = {},(query_dl.dataset,gallery_dl.dataset)
+    if tasks.identity:
+        r = found or identity_scores(query[0], gallery[0], data, cameras)
+        scores['mAP'] = r.macro_mAP
+        for k,v in r.macro_cmc.items(): scores[f'rank{k}'] = v
+        scores.update(plain_mAP=r.mAP, plain_rank1=r.cmc[1], n_queries=r.n_query, n_valid=r.n_valid)
+    labels = {}
+    for t in tasks.attributes:
+        predicted = torch.cat([query[1][t.name],gallery[1][t.name]])
+        actual = torch.cat([o.labels[t.name] for o in data])
+        labels[t.name] = (predicted,actual)
+    attributes = attribute_scores(labels, tasks, train)
+    scores.update(attributes.macro_f1)
+    unknown = [k for k,v in scores.items() if np.isnan(v)]
+    if unknown:
+        warn(f"Nothing in query and gallery to score {some(unknown, 8)} on (no label, or no query with a true match), "
+             "so there is no PIQ.")
+    scores['PIQ'] = float('nan') if unknown else piq(scores, tasks)
+    return PortraitScores(scores, attributes)
 
-# %% ../nbs/training/030_learner.ipynb #2d2b84fa
-def check_scorable(tasks, query_dl, gallery_dl):
-    "Re-identification needs a query and a gallery; attributes are scored on what there is of either"
+# %% ../nbs/training/030_learner.ipynb #4c6927c9
+def check_scorable(tasks:Tasks, # the sub-tasks
+                   query_dl,    # loader of the query split
+                   gallery_dl   # loader of the gallery split
+                  ):
+    "ValueError if there is nothing to score on; attributes are scored on what there is of either split"
     empty = [name for name,dl in (('query',query_dl), ('gallery',gallery_dl)) if not len(dl.dataset)]
-    if len(empty)==2 or empty and tasks.identity: raise ValueError(f"There is nothing to score on: the table has no rows whose split is {' or '.join(map(repr, empty))}.")
+    if len(empty)==2 or empty and tasks.identity:
+        splits = ' or '.join(map(repr, empty))
+        raise ValueError(f"There is nothing to score on: the table has no rows whose split is {splits}.")
 
-# %% ../nbs/training/030_learner.ipynb #e748df6c
-def _check_loaders(model, *loaders):
-    "Refuse loaders whose labels are not those of the network"
-    for dl in loaders:
-        if dl.dataset.tasks.attributes!=model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with the network's own, portrait_dls(df, root, learn.model.tasks).")
-
+# %% ../nbs/training/030_learner.ipynb #2a05d871
 def score_model(model:PortraitNet,   # trained or not
                 query_dl,gallery_dl, # loaders of `portrait_dls` or `portrait_dl`
                 cameras:bool=False,  # as of `score_portraits`
                 train=None           # as of `score_portraits`
                )->PortraitScores:    # as `score_portraits` returns them
     "Every metric of Section 4.3, and PIQ, of `model` on two splits"
-    check_scorable(model.tasks, query_dl, gallery_dl)
-    _check_loaders(model, query_dl, gallery_dl)
-    outs = [run_model(model, dl) for dl in (query_dl,gallery_dl)]
+    outs = _run_both(model, query_dl, gallery_dl)
     return score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train)
 
-def _decided(tasks, outs): return [(emb, {t.name: decide(t, logits[t.name]) for t in tasks.attributes}) for emb,logits in outs]
+def _run_both(model, *loaders):
+    "`run_model` on query and gallery, once it is sure that they can be scored"
+    check_scorable(model.tasks, *loaders)
+    for dl in loaders:
+        if dl.dataset.tasks.attributes==model.tasks.attributes: continue
+        raise ValueError("The labels of this loader are not those of the network: build it with the network's own, "
+                         "portrait_dls(df, root, learn.model.tasks).")
+    return [run_model(model, dl) for dl in loaders]
+
+def _decided(tasks, outs):
+    "Embeddings and labels from what `run_model` returned for each split"
+    return [(embeddings, {t.name: decide(t, logits[t.name]) for t in tasks.attributes}) for embeddings,logits in outs]
 
 @patch
 def portrait_scores(self:Learner,
@@ -294,26 +368,6 @@ def portrait_scores(self:Learner,
     return score_model(self.model, self.dls.query, self.dls.gallery, cameras, self.dls.train.dataset.labels)
 
 # %% ../nbs/training/030_learner.ipynb #5e145668
-def _reported(model, outs, query_dl, gallery_dl, found, train):
-    "What `portrait_report` wants, from what the model said"
-    data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks
-    logits = {t.name: torch.cat([o[1][t.name] for o in outs]) for t in tasks.attributes}
-    labels = {t.name: (decide(t, logits[t.name]), torch.cat([o.labels[t.name] for o in data])) for t in tasks.attributes}
-    sure = {t.name: logits[t.name].sigmoid() if t.multilabel else logits[t.name].softmax(1) for t in tasks.attributes}
-    ids = np.concatenate([o.identities for o in data]) if tasks.identity else ()
-    return dict(tasks=tasks, labels=labels, identities=ids, groups=np.concatenate([o.groups for o in data]), probabilities=sure, found=found if found and found.n_valid else None,
-                query_rows=np.arange(len(data[0])), train=train, images=[image for o in data for image in o.df.image])
-
-def report_about(model:PortraitNet,   # whose report it is
-                 query_dl,gallery_dl  # the loaders that it was scored on
-                )->dict:              # {word: sentence}, as `report_page` takes it
-    "What a reader of a report must know first"
-    data,tasks = (query_dl.dataset,gallery_dl.dataset),model.tasks.names
-    preset = data[0].root/CLAIM
-    drawn = f"Drawn by portrait_nb ({json.loads(preset.read_text()).get('preset')}): nobody is shown, and the scores say nothing about photographs." if preset.is_file() else ''
-    return dict(Model=f"{model.backbone}, split {model.split}; {len(tasks)} sub-tasks: {', '.join(tasks)}", Weights=weights_digest(model),
-                Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits=drawn)
-
 def evaluate_model(model:PortraitNet,    # trained or not
                    query_dl,gallery_dl,  # loaders of `portrait_dls` or `portrait_dl`
                    cameras:bool=False,   # as of `score_portraits`
@@ -321,13 +375,41 @@ def evaluate_model(model:PortraitNet,    # trained or not
                    **kwargs              # of `portrait_report`: by, n, level, seed
                   )->tuple:              # (scores, report), as of `score_portraits` and `portrait_report`
     "The scores and the report of a model, from one pass over each split"
-    check_scorable(model.tasks, query_dl, gallery_dl)
-    _check_loaders(model, query_dl, gallery_dl)
-    data,outs = (query_dl.dataset,gallery_dl.dataset),[run_model(model, dl) for dl in (query_dl,gallery_dl)]
-    found = identity_scores(outs[0][0], outs[1][0], data, cameras) if model.tasks.identity else None
-    scores = score_portraits(model.tasks, *_decided(model.tasks, outs), query_dl, gallery_dl, cameras, train, found)
-    return scores,portrait_report(**_reported(model, outs, query_dl, gallery_dl, found, train), **kwargs)
+    outs,tasks = _run_both(model, query_dl, gallery_dl),model.tasks
+    data = query_dl.dataset,gallery_dl.dataset
+    found = identity_scores(outs[0][0], outs[1][0], data, cameras) if tasks.identity else None
+    scores = score_portraits(tasks, *_decided(tasks, outs), query_dl, gallery_dl, cameras, train, found)
+    labels,probabilities = {},{}
+    for t in tasks.attributes:
+        logits = torch.cat([o[t.name] for _,o in outs])
+        labels[t.name] = (decide(t, logits),torch.cat([o.labels[t.name] for o in data]))
+        probabilities[t.name] = logits.sigmoid() if t.multilabel else logits.softmax(1)
+    identities = np.concatenate([o.identities for o in data]) if tasks.identity else ()
+    groups = np.concatenate([o.groups for o in data])
+    images = [image for o in data for image in o.df.image]
+    if found and not found.n_valid: found = None
+    report = portrait_report(tasks=tasks, labels=labels, identities=identities, groups=groups,
+                             probabilities=probabilities, found=found, query_rows=np.arange(len(data[0])),
+                             train=train, images=images, **kwargs)
+    return scores,report
 
+# %% ../nbs/training/030_learner.ipynb #a8ca7eaf
+def report_about(model:PortraitNet,   # whose report it is
+                 query_dl,gallery_dl  # the loaders that it was scored on
+                )->dict:              # {word: sentence}, as `report_page` takes it
+    "What a reader of a report must know first"
+    data,names = (query_dl.dataset,gallery_dl.dataset),model.tasks.names
+    about = dict(Model=f"{model.backbone}, split {model.split}; {len(names)} sub-tasks: {', '.join(names)}",
+                 Weights=weights_digest(model),
+                 Scored=f'{len(data[0]):,} query and {len(data[1]):,} gallery portraits', Portraits='')
+    claim = data[0].root/CLAIM
+    if claim.is_file():
+        preset = json.loads(claim.read_text()).get('preset')
+        about['Portraits'] = (f"Drawn by portrait_nb ({preset}): nobody is shown, "
+                              "and the scores say nothing about photographs.")
+    return about
+
+# %% ../nbs/training/030_learner.ipynb #927140ce
 def report_model(model, query_dl, gallery_dl, cameras=False, # as of `evaluate_model`
                  folder=None,        # write the tables there as csv files, and the page report.html
                  train=None,         # as of `score_portraits`
@@ -336,63 +418,68 @@ def report_model(model, query_dl, gallery_dl, cameras=False, # as of `evaluate_m
                 ):                   # the report of `evaluate_model`, or the files written to `folder`
     "The report of a model on two splits"
     report = evaluate_model(model, query_dl, gallery_dl, cameras, train, **kwargs)[1]
-    return save_report(report, folder, root=query_dl.dataset.root, pictures=pictures, about=report_about(model, query_dl, gallery_dl)) if folder else report
+    if not folder: return report
+    about = report_about(model, query_dl, gallery_dl)
+    return save_report(report, folder, root=query_dl.dataset.root, pictures=pictures, about=about)
 
 @patch
 def portrait_report(self:Learner, cameras:bool=False, **kwargs)->dict: # as of `report_model`
     "Intervals, scores by label and by group of people, calibration and worst mistakes, on the query and gallery splits"
-    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, train=self.dls.train.dataset.labels, **kwargs)
+    labels = self.dls.train.dataset.labels
+    return report_model(self.model, self.dls.query, self.dls.gallery, cameras, train=labels, **kwargs)
 
 # %% ../nbs/training/030_learner.ipynb #de8f2da9
-def _guess(task, labels, n, g):
-    "`n` labels drawn as often as `labels` has them"
-    known = labels[(labels!=-1).all(1)] if task.multilabel else labels[labels!=-1]
-    return known[torch.randint(len(known), (n,), generator=g)].long() if len(known) else torch.zeros((n,)+labels.shape[1:], dtype=torch.long)
-
-def chance_scores(dls,       # from `portrait_dls`
-                  n:int=5,   # guesses to average
-                  seed:int=0,      # of the guesses
+def chance_scores(dls,               # from `portrait_dls`
+                  n:int=5,           # guesses to average
+                  seed:int=0,        # of the guesses
                   cameras:bool=False # as of `score_portraits`
                  )->PortraitScores:  # as `score_portraits` returns them
     "The scores of a guesser: labels drawn with the train split's frequencies, portraits ranked at random"
     g,tasks,labels = torch.Generator().manual_seed(seed),dls.tasks,dls.train.dataset.labels
+    def guess(task, n):
+        y = labels[task.name]
+        known = y[(y!=-1).all(1)] if task.multilabel else y[y!=-1]
+        if not len(known): return torch.zeros((n,)+y.shape[1:], dtype=torch.long)
+        return known[torch.randint(len(known), (n,), generator=g)].long()
     def guesser(dl):
-        m = len(dl.dataset)
-        return torch.randn(m, 16, generator=g), {t.name: _guess(t, labels[t.name], m, g) for t in tasks.attributes}
+        n = len(dl.dataset)
+        return torch.randn(n, 16, generator=g), {t.name: guess(t, n) for t in tasks.attributes}
     check_scorable(tasks, dls.query, dls.gallery)
-    runs = [score_portraits(tasks, guesser(dls.query), guesser(dls.gallery), dls.query, dls.gallery, cameras, labels) for _ in range(n)]
-    means = {k: float(np.mean([r[k] for r in runs])) for k in runs[0]}
-    return PortraitScores(means, sum(r.attributes for r in runs)/n)
+    rounds = []
+    for _ in range(n):
+        query,gallery = guesser(dls.query),guesser(dls.gallery)
+        rounds.append(score_portraits(tasks, query, gallery, dls.query, dls.gallery, cameras, labels))
+    means = {k: float(np.mean([o[k] for o in rounds])) for k in rounds[0]}
+    return PortraitScores(means, sum(o.attributes for o in rounds)/n)
 
-# %% ../nbs/training/030_learner.ipynb #0a18e106
+# %% ../nbs/training/030_learner.ipynb #36db3c7f
 @patch
 def scorable(self:Learner,
              cameras:bool=False # as of `score_portraits`
-            )->dict:            # {name of a score: does query and gallery have anything to tell it by?}
+            )->dict:            # {name of a score: can query and gallery tell it?}
     "The scores of `portrait_scores`, before anything is trained"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         guess = chance_scores(self.dls, 1, cameras=cameras)
     return {k: bool(np.isfinite(v)) for k,v in guess.items() if k not in ('n_queries','n_valid')}
 
-# %% ../nbs/training/030_learner.ipynb #36db3c7f
+# %% ../nbs/training/030_learner.ipynb #2c496a67
 @patch
 def add_cb(self:PortraitLearner, cb):
     "fastai's; a tracker brings the scores along that it monitors, a logger leaves out what dictionaries do not allow"
     Learner.add_cb(self, cb)
     cb = self.cbs[-1]
-    _without_predictions(cb)
-    wants_score = isinstance(cb, TrackerCallback) and cb.monitor not in ('train_loss','valid_loss')
-    if wants_score and not hasattr(self, 'score_epochs'): self.add_cb(ScoreEpochs(every=None))
+    kind = type(cb).__name__
+    if kind in ('TensorBoardCallback','WandbCallback'):
+        impossible = [o for o in ('trace_model','log_preds','projector') if vars(cb).get(o)]
+        for o in impossible: setattr(cb, o, False)
+        if impossible:
+            off = ', '.join(f'{o}=False' for o in impossible)
+            warn(f"{kind} cannot draw a network that answers with dictionaries, nor show its predictions: {off}. "
+                 "Losses, uncertainties and scores are logged.")
+    by_score = isinstance(cb, TrackerCallback) and cb.monitor not in ('train_loss','valid_loss')
+    if by_score and not hasattr(self, 'score_epochs'): self.add_cb(ScoreEpochs(every=None))
     return self
-
-def _without_predictions(logger):
-    "Switch off what fastai's loggers would end the training with"
-    kind = type(logger).__name__
-    off = [o for o in ('trace_model','log_preds','projector') if vars(logger).get(o)]
-    if kind not in ('TensorBoardCallback','WandbCallback') or not off: return
-    for o in off: setattr(logger, o, False)
-    warn(f"{kind} cannot draw a network that answers with dictionaries, nor show its predictions: {', '.join(f'{o}=False' for o in off)}. Losses, uncertainties and scores are logged.")
 
 # %% ../nbs/training/030_learner.ipynb #549351a2
 class GatherPortraits(GatherPredsCallback):
@@ -402,7 +489,7 @@ class GatherPortraits(GatherPredsCallback):
         logits,labels = self.learn.to_detach(self.pred['logits']),self.learn.to_detach(self.yb)
         self.preds.append(logits)
         self.targets.append(labels)
-        for folder,o in ((self.save_preds, logits), (self.save_targs, labels)):
+        for folder,o in ((self.save_preds,logits), (self.save_targs,labels)):
             if folder is not None: torch.save(o, Path(folder)/str(self.iter))
 
     def after_validate(self):
@@ -412,45 +499,59 @@ class GatherPortraits(GatherPredsCallback):
 
 def _joined(batches): return {k: torch.cat([o[k] for o in batches]) for k in batches[0]}
 
+# %% ../nbs/training/030_learner.ipynb #99a77973
 @patch
 def _to_judge(self:PortraitLearner, ds_idx, dl):
     "The loader to predict, in the order of its table and without augmentation"
     if dl is None: dl = self.dls[ds_idx]
-    odd = isinstance(dl, (str,Path,pd.DataFrame)) or isinstance(dl, (list,tuple,L)) and len(dl) and isinstance(dl[0], (str,Path))
-    if odd or not hasattr(dl, '__len__'): raise TypeError(f"dl must be a loader or a list of batches, got a {type(dl).__name__}; for photos or a table: dl=learn.dls.test_dl(photos).")
+    paths = (str,Path)
+    listed = isinstance(dl, (list,tuple,L)) and len(dl) and isinstance(dl[0], paths)
+    if listed or isinstance(dl, (*paths,pd.DataFrame)) or not hasattr(dl, '__len__'):
+        raise TypeError(f"dl must be a loader or a list of batches, got a {type(dl).__name__}; "
+                        "for photos or a table: dl=learn.dls.test_dl(photos).")
     if not isinstance(dl, PortraitLoader): return dl
-    if not len(dl.dataset): raise ValueError("There are no portraits to predict: give some, dl=learn.dls.test_dl(photos), or with their labels dl=learn.dls.test_dl(df, with_labels=True).")
-    if dl.dataset.labels is not None and dl.dataset.tasks.attributes!=self.model.tasks.attributes: raise ValueError("The labels of this loader are not those of the network: build it with learn.dls.test_dl(df, with_labels=True).")
+    if not len(dl.dataset):
+        raise ValueError("There are no portraits to predict: give some, dl=learn.dls.test_dl(photos), "
+                         "or with their labels dl=learn.dls.test_dl(df, with_labels=True).")
+    if dl.dataset.labels is not None and dl.dataset.tasks.attributes!=self.model.tasks.attributes:
+        raise ValueError("The labels of this loader are not those of the network: "
+                         "build it with learn.dls.test_dl(df, with_labels=True).")
     augmented = any(isinstance(o, Augment) for o in dl.after_batch.fs)
     return dl.plain() if dl.shuffle or dl.drop_last or augmented else dl
 
+# %% ../nbs/training/030_learner.ipynb #2b4fd3e0
 @patch
 def get_preds(self:PortraitLearner,
               ds_idx:int=1,            # 0: train; 1: query and gallery; 2: query; 3: gallery
               dl=None,                 # other portraits, e.g. learn.dls.test_dl(photos); None: by `ds_idx`
               with_input:bool=False,   # return the (N, 3, H, W) normalised portraits too, first?
               with_decoded:bool=False, # return the numbers of the likeliest labels too?
-              with_loss:bool=False,    # return each portrait's loss too, last: (N,), the mean over the sub-tasks that it has a label for
-              act=None,                # logits of a sub-task to predictions; None: softmax, or sigmoid where several labels may hold
+              with_loss:bool=False,    # return (N,) losses too, last: means over the labelled sub-tasks?
+              act=None,                # logits of a sub-task to predictions; None: softmax or sigmoid
               inner:bool=False,        # fastai's: within a training?
               reorder:bool=True,       # fastai's: the order is always the table's
               cbs=None,                # further callbacks
               with_preds:bool=True, with_targs:bool=True, # False: None in their place
               save_preds=None, save_targs=None # folders for each batch's logits and labels
-             )->tuple:                 # ([inputs,] predictions, targets or None [, decoded] [, losses]), dictionaries by sub-task, on the CPU
+             )->tuple:                 # ([inputs,] predictions, targets [, decoded] [, losses]) by sub-task, on the CPU
     "Predictions and targets for a loader"
-    dl,cb = self._to_judge(ds_idx, dl),GatherPortraits(with_input=with_input, save_preds=save_preds, save_targs=save_targs)
+    dl = self._to_judge(ds_idx, dl)
+    cb = GatherPortraits(with_input=with_input, save_preds=save_preds, save_targs=save_targs)
     with self.validation_context(cbs=L(cbs)+[cb], inner=inner): self._do_epoch_validate(dl=dl)
     logits,targs = cb.preds,cb.targets
-    if with_loss and targs is None: raise ValueError("These portraits have no labels, so they have no loss: build the loader with test_dl(df, with_labels=True).")
+    if with_loss and targs is None:
+        raise ValueError("These portraits have no labels, so they have no loss: "
+                         "build the loader with test_dl(df, with_labels=True).")
     preds = self.loss_func.activation(logits) if act is None else {k: act(v) for k,v in logits.items()}
     res = [preds if with_preds else None, targs if with_targs else None]
     if with_input: res.insert(0, cb.inputs)
     if with_decoded: res.append(self.loss_func.decodes(self.loss_func.activation(logits)))
-    if with_loss: res.append(torch.stack(list(portrait_losses(self.model.tasks, logits, targs).values())).nanmean(0))
+    if with_loss:
+        losses = portrait_losses(self.model.tasks, logits, targs)
+        res.append(torch.stack(list(losses.values())).nanmean(0))
     return tuple(res)
 
-# %% ../nbs/training/030_learner.ipynb #99a77973
+# %% ../nbs/training/030_learner.ipynb #c6e66306
 @patch
 def tta(self:PortraitLearner,
         ds_idx:int=1,       # 0: train; 1: query and gallery; 2: query; 3: gallery
@@ -465,16 +566,18 @@ def tta(self:PortraitLearner,
     plain = self._to_judge(ds_idx, dl)
     data = copy(plain.dataset)
     data.split_idx = 0 # augmentation is for training; let it think so
-    views,cb = plain.new(data, after_batch=[Normalise(), *L(Augment(data.size, erase=0) if batch_tfms is None else batch_tfms)]),GatherPortraits()
-    seen = []
+    if batch_tfms is None: batch_tfms = Augment(data.size, erase=0)
+    augmented = plain.new(data, after_batch=[Normalise(), *L(batch_tfms)])
+    cb,views = GatherPortraits(),[]
     for _ in range(n):
-        with self.validation_context(cbs=[cb]): self._do_epoch_validate(dl=views)
-        seen.append(self.loss_func.activation(cb.preds))
+        with self.validation_context(cbs=[cb]): self._do_epoch_validate(dl=augmented)
+        views.append(self.loss_func.activation(cb.preds))
     preds,targs = self.get_preds(dl=plain)
-    views = {k: torch.stack([o[k] for o in seen]) for k in preds}
-    if use_max: return {k: torch.cat([v, preds[k][None]]).amax(0) for k,v in views.items()},targs
+    views = {k: torch.stack([o[k] for o in views]) for k in preds}
+    if use_max: return {k: torch.cat([v,preds[k][None]]).amax(0) for k,v in views.items()},targs
     mean = {k: v.mean(0) for k,v in views.items()}
-    return ((mean,preds) if beta is None else {k: v.lerp(preds[k], beta) for k,v in mean.items()}),targs
+    if beta is None: return (mean,preds),targs
+    return {k: v.lerp(preds[k], beta) for k,v in mean.items()},targs
 
 # %% ../nbs/training/030_learner.ipynb #33090d24
 @patch
@@ -482,15 +585,20 @@ def predict(self:PortraitLearner,
             item,                 # a path, PIL image, (H, W, 3) uint8 array, or a row of a table
             rm_type_tfms=None,    # fastai's; there is nothing to remove
             with_input:bool=False # return the portrait that the network saw too, first: (3, H, W) uint8?
-           )->tuple:              # ({task: label or list of labels}, {task: number, or 0/1 for each label}, {task: (n_labels,) probabilities})
-    "What the network says of one photo"
-    if isinstance(item, (list,tuple,L,pd.DataFrame)): raise TypeError("predict takes one photo; for many: learn.get_preds(dl=learn.dls.test_dl(photos), with_decoded=True).")
-    asked = self.model.tasks.attributes
-    if not asked: raise ValueError("This network knows identities only, and names nobody: find the nearest portraits with Interpreter(learn).search(photo, gallery).")
+           )->tuple:              # dictionaries by sub-task: label(s), their numbers, probabilities
+    "What the network answers for one photo"
+    if isinstance(item, (list,tuple,L,pd.DataFrame)):
+        raise TypeError("predict takes one photo; for many: "
+                        "learn.get_preds(dl=learn.dls.test_dl(photos), with_decoded=True).")
+    tasks = self.model.tasks.attributes
+    if not tasks:
+        raise ValueError("This network knows identities only, and names nobody: "
+                         "find the nearest portraits with Interpreter(learn).search(photo, gallery).")
     dl = self.dls.test_dl([item], num_workers=0)
-    with self.no_bar(): x,probabilities,_,numbers = self.get_preds(dl=dl, with_input=True, with_decoded=True)
-    said = {t.name: label_of(t, numbers[t.name][0]) for t in asked}
-    res = said, {t.name: numbers[t.name][0] for t in asked}, {t.name: probabilities[t.name][0] for t in asked}
+    with self.no_bar(): x,probabilities,_,decoded = self.get_preds(dl=dl, with_input=True, with_decoded=True)
+    numbers = {t.name: decoded[t.name][0] for t in tasks}
+    answers = {t.name: label_of(t, numbers[t.name]) for t in tasks}
+    res = answers, numbers, {t.name: probabilities[t.name][0] for t in tasks}
     return (dl.decode((x,))[0][0], *res) if with_input else res
 
 # %% ../nbs/training/030_learner.ipynb #8c55cef3
@@ -500,12 +608,12 @@ def show_results(self:PortraitLearner,
                  dl=None,           # other portraits; None: by `ds_idx`
                  max_n:int=9,       # portraits at most
                  shuffle:bool=True, # any of them, where `dl` is not given? False: the first
-                 **kwargs           # of `plot_answers`, e.g. cols, figsize
+                 **kwargs           # of `plot_answers`, e.g. cols, figsize, caption
                 ):
-    "Portraits with what the network says of them"
-    drawn = shuffle and dl is None
+    "Portraits with the network's answers"
+    any_of_them = shuffle and dl is None
     dl = self._to_judge(ds_idx, dl)
-    b = (dl.new(shuffle=True) if drawn else dl).one_batch()
+    b = (dl.new(shuffle=True) if any_of_them else dl).one_batch()
     with self.no_bar(): decoded = self.get_preds(dl=[b], with_decoded=True)[2]
     dl.show_results(b, decoded, max_n=max_n, **kwargs)
 
@@ -516,30 +624,40 @@ class TaskMetric(Metric):
     "A metric of fastai for one sub-task, or its mean over all that it fits"
     def __init__(self,
                  metric,       # e.g. accuracy, F1Score(average='macro'): what fastai's `Learner` takes
-                 task:str=None # the sub-task; None: the mean over the multi-label ones for a metric of several labels, else over the others
+                 task:str=None # the sub-task; None: the mean over all that the metric fits
                 ):
         self.metric,self.task,self.each = mk_metric(metric),task,{}
 
     def reset(self): self.each = {}
     def accumulate(self, learn):
-        for t in self._asked(learn.model.tasks):
+        for t in self.fitting(learn.model.tasks):
             logits,labels = learn.pred['logits'][t.name],learn.yb[0][t.name]
             known = is_labelled(labels)
             if not known.any(): continue
             if t.name not in self.each:
                 self.each[t.name] = deepcopy(self.metric)
                 self.each[t.name].reset()
-            with self._named(t.name): self.each[t.name].accumulate(_one_task(learn, logits[known].float(), labels[known].long()))
+            y = labels[known].long()
+            as_learner = SimpleNamespace(pred=logits[known].float(), y=y, yb=(y,), xb=learn.xb, loss=learn.loss,
+                                         training=learn.training, to_detach=learn.to_detach)
+            with self._named(t.name): self.each[t.name].accumulate(as_learner)
+
+    def fitting(self, tasks):
+        "Those of `tasks` that the metric is computed for"
+        if self.task is None:
+            several = _of_several_labels(self.metric)
+            return [t for t in tasks if t.multilabel==several]
+        if self.task in tasks: return [tasks[self.task]]
+        raise ValueError(f"TaskMetric: there is no sub-task {self.task!r}; {did_you_mean(str(self.task), tasks.names)}")
 
     @contextmanager
     def _named(self, task):
         "Name the sub-task that the metric fails on"
         try: yield
-        except Exception as e: raise ValueError(f"The metric {self.metric.name} cannot be computed for '{task}' ({e}); name a sub-task that it fits: TaskMetric({self.metric.name}, 'age').") from e
-
-    def _asked(self, tasks):
-        if self.task is not None and self.task not in tasks: raise ValueError(f"TaskMetric: there is no sub-task {self.task!r}; there are {', '.join(tasks.names)}.")
-        return [tasks[self.task]] if self.task else [t for t in tasks if t.multilabel==_is_multi(self.metric)]
+        except Exception as e:
+            name = self.metric.name
+            raise ValueError(f"The metric {name} cannot be computed for '{task}' ({e}); "
+                             f"name a sub-task that it fits: TaskMetric({name}, 'age').") from e
 
     @property
     def value(self):
@@ -551,36 +669,38 @@ class TaskMetric(Metric):
     @property
     def name(self): return f'{self.task}_{self.metric.name}' if self.task else self.metric.name
 
-def _one_task(learn, logits, labels):
-    "What a metric reads of a Learner, if it had this sub-task alone"
-    return SimpleNamespace(pred=logits, y=labels, yb=(labels,), xb=learn.xb, loss=learn.loss, training=learn.training, to_detach=learn.to_detach)
-
-def _is_multi(metric):
+def _of_several_labels(metric):
     "Does the metric expect several labels for a portrait?"
-    return 'multi' in metric.name.lower() or getattr(metric, 'thresh', None) is not None or getattr(metric, 'activation', None)==ActivationType.Sigmoid
+    thresholds = getattr(metric, 'thresh', None) is not None
+    return thresholds or 'multi' in metric.name.lower() or getattr(metric, 'activation', None)==ActivationType.Sigmoid
 
-# %% ../nbs/training/030_learner.ipynb #eb89d8f7
+# %% ../nbs/training/030_learner.ipynb #495b22c0
 class DictMetric(AvgMetric):
     "The mean over batches of a function of the output and the labels of all sub-tasks"
     def accumulate(self, learn):
         try: super().accumulate(learn)
-        except Exception as e: raise TypeError(f"The metric {self.name} failed on dictionaries, pred['logits'][task] and labels[task] ({type(e).__name__}: {e}); if it is for tensors, TaskMetric({self.name}, task) hands it those of one sub-task.") from e
+        except Exception as e:
+            raise TypeError(f"The metric {self.name} failed on dictionaries, pred['logits'][task] and labels[task] "
+                            f"({type(e).__name__}: {e}); if it is for tensors, TaskMetric({self.name}, task) hands it "
+                            "those of one sub-task.") from e
 
+# %% ../nbs/training/030_learner.ipynb #2adf1f40
 def _portrait_metric(metric):
     "What `metrics=` of a `PortraitLearner` makes of one metric"
     if isinstance(metric, type): metric = metric()
     if isinstance(metric, AccumMetric): return TaskMetric(metric)
     if isinstance(metric, Metric): return metric
     function = getattr(metric, 'func', metric)
-    known = getattr(function, '__module__', '').startswith(('fastai.','sklearn.'))
-    return TaskMetric(metric) if known else DictMetric(metric)
+    from_library = getattr(function, '__module__', '').startswith(('fastai.','sklearn.'))
+    return TaskMetric(metric) if from_library else DictMetric(metric)
 
 @patch(set_prop=True)
 def metrics(self:PortraitLearner, v):
     self._metrics = L(v).map(_portrait_metric)
     for o in self._metrics:
-        if isinstance(o, TaskMetric): o._asked(self.model.tasks) # refuses an unknown sub-task now
+        if isinstance(o, TaskMetric): o.fitting(self.model.tasks) # refuses an unknown sub-task now
 
+# %% ../nbs/training/030_learner.ipynb #18b3bd72
 @patch
 def validate(self:PortraitLearner,
              ds_idx:int=1, # 0: train; 1: query and gallery; 2: query; 3: gallery
@@ -589,47 +709,52 @@ def validate(self:PortraitLearner,
             )->L:          # the loss, then the metrics
     "The loss and the metrics on a loader, not augmented"
     dl = self._to_judge(ds_idx, dl)
-    if isinstance(dl, PortraitLoader) and dl.dataset.labels is None: raise ValueError("These portraits have no labels to compare with: build the loader with test_dl(df, with_labels=True).")
+    if isinstance(dl, PortraitLoader) and dl.dataset.labels is None:
+        raise ValueError("These portraits have no labels to compare with: "
+                         "build the loader with test_dl(df, with_labels=True).")
     return Learner.validate(self, dl=dl, cbs=cbs)
 
-# %% ../nbs/training/030_learner.ipynb #2adf1f40
-def _owners(model):
-    "The modules with parameters of their own, and the layers without"
-    return [m for m in model.modules() if any(o is not None for o in m._parameters.values()) or not list(m.children())]
-
+# %% ../nbs/training/030_learner.ipynb #fae8f8fa
 def _layer_shapes(model):
     "`(module, shape of its output or None)`, in the order of a forward pass"
-    met,was = {},model.training
-    def note(m, _, out): met.setdefault(m, tuple(out.shape) if torch.is_tensor(out) else None)
-    handles = [m.register_forward_hook(note) for m in _owners(model)]
+    layers = [m for m in model.modules() if list(m.parameters(recurse=False)) or not list(m.children())]
+    shapes,training = {},model.training
+    def note(m, _, out): shapes.setdefault(m, tuple(out.shape) if torch.is_tensor(out) else None)
+    handles = [m.register_forward_hook(note) for m in layers]
     p = next(model.parameters())
     try:
         with torch.no_grad(): model.eval()(torch.zeros(1, 3, *model.size, device=p.device, dtype=p.dtype))
     finally:
-        model.train(was)
+        model.train(training)
         for o in handles: o.remove()
-    return list(met.items()) + [(m, None) for m in _owners(model) if m not in met]
+    return list(shapes.items()) + [(m,None) for m in layers if m not in shapes]
 
+# %% ../nbs/training/030_learner.ipynb #f7e24bc4
 @patch
 def summary(self:PortraitLearner)->str:
     "Layers, output shapes and parameters, optimiser, loss and callbacks, as fastai prints them"
-    model,sizes = self.model,lambda parameters: sum(o.numel() for o in parameters)
-    rows = [f"{'Layer (type)':<24}{'Output Shape':<24}{'Param #':<12}Trainable"]
+    def size(parameters): return sum(o.numel() for o in parameters)
+    def line(layer, shape, n, trains): return f"{layer:<24}{shape:<24}{n:<12}{trains}".rstrip()
+    model = self.model
+    h,w = model.size
+    lines = [f"{type(model).__name__} (Input shape: 1 x 3 x {h} x {w})", '='*72,
+             line('Layer (type)', 'Output Shape', 'Param #', 'Trainable'), '='*72]
     for m,shape in _layer_shapes(model):
         own = list(m.parameters(recurse=False))
-        trains = {o.requires_grad for o in own}
-        told = '' if not own else 'partly' if len(trains)>1 else str(trains.pop())
-        rows.append(f"{type(m).__name__:<24}{' x '.join(map(str, shape or ())):<24}{f'{sizes(own):,}' if own else '':<12}{told}".rstrip())
-    total,trained = sizes(model.parameters()),sizes(trainable_params(model))
+        trainable = {str(o.requires_grad) for o in own}
+        trains = 'partly' if len(trainable)>1 else ''.join(trainable)
+        lines.append(line(type(m).__name__, ' x '.join(map(str, shape or ())), f'{size(own):,}' if own else '', trains))
+    total,trained = size(model.parameters()),size(trainable_params(model))
     frozen = self.opt.frozen_idx if self.opt else 0
-    return PrettyString('\n'.join([
-        f"{type(model).__name__} (Input shape: 1 x 3 x {model.size[0]} x {model.size[1]})", '='*72, rows[0], '='*72, *rows[1:], '_'*72, '',
-        f"Total params: {total:,}", f"Total trainable params: {trained:,}", f"Total non-trainable params: {total-trained:,}", '',
-        f"Optimizer used: {getattr(self.opt_func, 'func', self.opt_func).__name__}", f"Loss function: {type(self.loss_func).__name__}", '',
-        f"Model frozen up to parameter group #{frozen}" if frozen else "Model unfrozen", '',
-        'Callbacks:', *(f'  - {o}' for o in self.cbs.sorted('order'))]))
+    optimiser = getattr(self.opt_func, 'func', self.opt_func).__name__
+    lines += ['_'*72, '', f"Total params: {total:,}", f"Total trainable params: {trained:,}",
+              f"Total non-trainable params: {total-trained:,}", '',
+              f"Optimizer used: {optimiser}", f"Loss function: {type(self.loss_func).__name__}", '',
+              f"Model frozen up to parameter group #{frozen}" if frozen else "Model unfrozen", '', 'Callbacks:']
+    lines += [f'  - {o}' for o in self.cbs.sorted('order')]
+    return PrettyString('\n'.join(lines))
 
-# %% ../nbs/training/030_learner.ipynb #c1c189c9
+# %% ../nbs/training/030_learner.ipynb #e50eced1
 @patch
 def lr_find(self:PortraitLearner, *args, **kwargs):
     "fastai's `lr_find`; when it is stopped, the weights come back too"
@@ -639,147 +764,162 @@ def lr_find(self:PortraitLearner, *args, **kwargs):
         self.path = Path(tmp)
         try: return Learner.lr_find(self, *args, **kwargs)
         except BaseException:
-            kept = next(self.path.rglob('_tmp.pth'), None)
-            if kept: load_model(kept, self.model, self.opt, device=next(self.model.parameters()).device)
+            saved = next(self.path.rglob('_tmp.pth'), None)
+            if saved: load_model(saved, self.model, self.opt, device=next(self.model.parameters()).device)
             if self.opt: self.opt.zero_grad()
             self._end_cleanup()
             raise
         finally: self.path = path
 
 # %% ../nbs/training/030_learner.ipynb #4cd7b93d
+@contextmanager
+def replace_folder(path # the folder to make, or to replace with all that it holds
+                  ):    # a new folder to write into, on the same disk
+    "A folder that becomes `path` when all is written; if anything fails, `path` is as it was"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
+        new,old = Path(tmp)/'new',Path(tmp)/'old'
+        new.mkdir()
+        yield new
+        if path.exists(): path.rename(old)
+        try: new.rename(path)
+        except OSError:
+            if old.exists(): old.rename(path)
+            raise
+
+# %% ../nbs/training/030_learner.ipynb #47c82bac
+def file_sha256(path # any file
+               )->str: # 64 hexadecimal digits
+    "The SHA-256 of a file"
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+# %% ../nbs/training/030_learner.ipynb #4f60515c
 FORMAT,READS = 2,(1,2) # 1: before softmax classifiers had a bias, and aspects of few labels fewer dimensions
 WEIGHTS,DESCRIPTION = 'weights.safetensors','portrait.json'
 
-def _description(model, digest):
-    loss = model.criterion
-    return dict(format=FORMAT, tasks=model.tasks.to_dict(), backbone=model.backbone, split=model.split, size=list(model.size), output_stride=model.output_stride, bias=model.bias, sha256=digest,
-                loss=dict(metric_loss=loss.metric_loss, weighting=loss.weighting, lam=loss.lam, positives=loss.positives))
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path,'rb') as f:
-        while block := f.read(1<<20): digest.update(block)
-    return digest.hexdigest()
-
-# %% ../nbs/training/030_learner.ipynb #390e0870
-def _settings(learn):
-    "The numbers of a Learner that its model does not hold"
-    kept = dict(lr=learn.lr, wd=learn.wd, bs=max(getattr(o, 'bs', 1) or 1 for o in learn.dls.loaders))
-    return {k: v for k,v in kept.items() if type(v) in (int,float)}
-
-def _replace(path, new, old):
-    "Put the folder `new` at `path`; what was there goes to `old`, and comes back if that fails"
-    if path.exists(): path.rename(old)
-    try: new.rename(path)
-    except OSError:
-        if old.exists(): old.rename(path)
-        raise
-
-# %% ../nbs/training/030_learner.ipynb #86cc35f8
-def save_portrait_model(learn,              # a Learner from `fss_learner`
-                        path,               # the folder to make
-                        overwrite=False     # replace a model that is there?
-                       )->Path:             # the folder
+# %% ../nbs/training/030_learner.ipynb #604fbdf7
+def save_portrait_model(learn,          # a Learner from `fss_learner`
+                        path,           # the folder to make
+                        overwrite=False # replace a model that is there?
+                       )->Path:         # the folder
     "Save the network and its uncertainties as safetensors + json"
     path,model = Path(path),learn.model
-    if path.exists() and not (overwrite and (path/DESCRIPTION).is_file()):
-        raise FileExistsError(f"'{path}' exists already" + ("; pass overwrite=True to replace the model in it." if (path/DESCRIPTION).is_file() else " and is not a portrait model; choose another folder."))
-    others = sorted({o.name for o in path.iterdir()}-{WEIGHTS,DESCRIPTION}) if path.exists() else []
-    if others: raise FileExistsError(f"'{path}' holds more than a model, and replacing it would delete that: {', '.join(others[:3])}. Move it, or choose another folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
-        new = Path(tmp)/'model'
-        new.mkdir()
-        save_file({k: v.detach().cpu().contiguous().clone() for k,v in model.state_dict().items()}, new/WEIGHTS)
-        description = _description(model, _sha256(new/WEIGHTS)) | dict(learner=_settings(learn))
+    a_model = (path/DESCRIPTION).is_file()
+    if path.exists() and not a_model:
+        raise FileExistsError(f"'{path}' exists already and is not a portrait model; choose another folder.")
+    if a_model and not overwrite:
+        raise FileExistsError(f"'{path}' exists already; pass overwrite=True to replace the model in it.")
+    others = sorted({o.name for o in path.iterdir()}-{WEIGHTS,DESCRIPTION}) if a_model else []
+    if others:
+        raise FileExistsError(f"'{path}' holds more than a model, and replacing it would delete that: {some(others, 3)}. "
+                              "Move it, or choose another folder.")
+    with replace_folder(path) as new:
+        weights = {k: v.detach().cpu().contiguous().clone() for k,v in model.state_dict().items()}
+        save_file(weights, new/WEIGHTS)
+        description = _describe(learn, file_sha256(new/WEIGHTS))
         (new/DESCRIPTION).write_text(json.dumps(description, indent=1))
-        _replace(path, new, Path(tmp)/'old')
     return path
 
-# %% ../nbs/training/030_learner.ipynb #9b8090cb
+def _describe(learn, digest):
+    "What `portrait.json` holds"
+    model,loss = learn.model,learn.model.criterion
+    bs = max(getattr(o, 'bs', 1) or 1 for o in learn.dls.loaders)
+    settings = dict(lr=learn.lr, wd=learn.wd, bs=bs)
+    return dict(format=FORMAT, tasks=model.tasks.to_dict(), backbone=model.backbone, split=model.split,
+                size=list(model.size), output_stride=model.output_stride, bias=model.bias, sha256=digest,
+                loss={k: getattr(loss, k) for k in ('metric_loss','weighting','lam','positives')},
+                learner={k: v for k,v in settings.items() if type(v) in (int,float)})
+
+# %% ../nbs/training/030_learner.ipynb #494526fd
 def _read_description(path):
+    "The description of the model in folder `path`, its fields of the right types"
     file = Path(path)/DESCRIPTION
-    if not file.is_file(): raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. Give the folder that save_portrait_model wrote.")
-    if file.stat().st_size > 2**26: raise ValueError(f"'{file}' is {file.stat().st_size:,} bytes; a description is a few kilobytes.")
+    if not file.is_file():
+        raise FileNotFoundError(f"'{path}' is not a portrait model: it holds no {DESCRIPTION}. "
+                                "Give the folder that save_portrait_model wrote.")
+    size = file.stat().st_size
+    if size>2**26: raise ValueError(f"'{file}' is {size:,} bytes; a description is a few kilobytes.")
     try: d = json.loads(file.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e: raise ValueError(f"'{file}' is not json: {e}.") from None
     kinds = dict(format=int, tasks=dict, backbone=str, split=str, size=list, sha256=str, loss=dict)
     for k,kind in kinds.items():
-        if not isinstance(d, dict) or type(d.get(k)) is not kind: raise ValueError(f"'{file}' lacks '{k}', or it is not a {kind.__name__}.")
-    if d['format'] not in READS: raise ValueError(f"'{file}' has format {d['format']}; this version of portrait_nb reads {' and '.join(map(str, READS))}.")
+        if isinstance(d, dict) and type(d.get(k)) is kind: continue
+        raise ValueError(f"'{file}' lacks '{k}', or it is not a {kind.__name__}.")
+    if d['format'] not in READS:
+        raise ValueError(f"'{file}' has format {d['format']}; this version of portrait_nb reads {' and '.join(map(str, READS))}.")
     d = dict(bias='none') | d
     if d['format']==1 and d['split']=='fss': d['split'] = 'fss-even'
     _check_description(file, d)
     return d
 
+# %% ../nbs/training/030_learner.ipynb #d48ac188
 def _check_description(file, d):
     "Refuse what would build something else than a portrait network of a sane size"
-    if not timm.is_model(d['backbone']) or d['backbone'].count('.')>1 or '.' in d['backbone'] and d['backbone'] not in timm.list_pretrained(): raise ValueError(f"'{file}' asks for the backbone {d['backbone']!r}, which is not one of timm's.")
-    if len(d['size'])!=2 or not all(type(o) is int and 8<=o<=1024 for o in d['size']): raise ValueError(f"'{file}': size must be [height, width] in pixels from 8 to 1024, got {d['size']}.")
-    if d['bias'] not in ('attributes','none','all'): raise ValueError(f"'{file}': bias must be attributes, none or all, got {d['bias']!r}.")
-    if d.get('output_stride') not in (None,8,16,32): raise ValueError(f"'{file}': output_stride must be 8, 16, 32 or null, got {d['output_stride']!r}.")
-    loss = d['loss']
-    if set(loss)!={'metric_loss','weighting','lam','positives'} or type(loss['lam']) not in (int,float) or not np.isfinite(loss['lam']): raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
-    for t in d['tasks'].get('tasks', []) if isinstance(d['tasks'].get('tasks'), list) else []:
-        if not isinstance(t, dict) or type(t.get('multilabel'))!=bool or not isinstance(t.get('labels'), list) or not all(isinstance(o, str) for o in t['labels']): raise ValueError(f"'{file}': these are not tasks with lists of labels.")
+    name,size,loss = d['backbone'],d['size'],d['loss']
+    known = timm.is_model(name) and name.count('.')<2
+    if '.' in name: known = known and name in timm.list_pretrained()
+    if not known: raise ValueError(f"'{file}' asks for the backbone {name!r}, which is not one of timm's.")
+    if len(size)!=2 or not all(type(o) is int and 8<=o<=1024 for o in size):
+        raise ValueError(f"'{file}': size must be [height, width] in pixels from 8 to 1024, got {size}.")
+    one_of(d['bias'], ('attributes','none','all'), f"'{file}': bias")
+    one_of(d.get('output_stride'), (None,8,16,32), f"'{file}': output_stride")
+    complete = set(loss)=={'metric_loss','weighting','lam','positives'}
+    if not complete or type(loss['lam']) not in (int,float) or not np.isfinite(loss['lam']):
+        raise ValueError(f"'{file}': loss must hold metric_loss, weighting, lam (a number) and positives.")
+    tasks = d['tasks'].get('tasks')
+    for t in tasks if isinstance(tasks, list) else []:
+        labels = t.get('labels') if isinstance(t, dict) else None
+        names = isinstance(labels, list) and all(isinstance(o, str) for o in labels)
+        if not names or type(t.get('multilabel')) is not bool:
+            raise ValueError(f"'{file}': these are not tasks with lists of labels.")
 
+# %% ../nbs/training/030_learner.ipynb #24c27834
 def _checked_weights(path, d):
     "The tensors of `path`, if they are the ones that `d` describes"
     file = Path(path)/WEIGHTS
     if not file.is_file(): raise FileNotFoundError(f"'{path}' holds no {WEIGHTS}.")
-    if _sha256(file)!=d['sha256']: raise ValueError(f"'{file}' is not the file that {DESCRIPTION} describes (its SHA-256 differs): it was changed or cut short.")
+    if file_sha256(file)!=d['sha256']:
+        raise ValueError(f"'{file}' is not the file that {DESCRIPTION} describes (its SHA-256 differs): it was changed or cut short.")
     try: weights = load_file(file)
     except SafetensorError as e: raise ValueError(f"'{file}' is not a safetensors file: {e}.") from None
-    bad = [k for k,v in weights.items() if not (v.isfinite().all() and (v.is_floating_point() or k.endswith('num_batches_tracked')))]
-    if bad: raise ValueError(f"'{file}': the tensor '{bad[0]}' holds something else than finite floating-point numbers.")
+    for k,v in weights.items():
+        if v.isfinite().all() and (v.is_floating_point() or k.endswith('num_batches_tracked')): continue
+        raise ValueError(f"'{file}': the tensor '{k}' holds something else than finite floating-point numbers.")
     return weights
 
-def _fits(tasks, weights):
-    "Do the classifiers in `weights` have as many labels as `tasks`?"
-    shapes = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)).shape[:1] for i in range(len(tasks))]
-    return shapes==[(t.n_labels,) for t in tasks]
-
-# %% ../nbs/training/030_learner.ipynb #47c82bac
-def _network(d, tasks):
-    "The network that the description `d` describes, with random weights"
-    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'], output_stride=d.get('output_stride'), bias=d['bias'])
-    model.criterion = PortraitLoss(tasks, **d['loss'])
-    return model
-
-def _check_fit(path, model, weights):
-    "Refuse tensors that are not those of `model`, which may be without memory"
-    want,have = ({k: tuple(v.shape) for k,v in o.items()} for o in (model.state_dict(), weights))
-    odd = next((k for k in (*want,*have) if want.get(k)!=have.get(k)), None)
-    if odd is not None: raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes: '{odd}' is {have.get(odd, 'missing')}, and should be {want.get(odd, 'absent')}.")
-
-# %% ../nbs/training/030_learner.ipynb #f72fa492
+# %% ../nbs/training/030_learner.ipynb #70e41407
 def load_portrait_model(path,        # a folder that `save_portrait_model` wrote, perhaps on a stranger's machine
                         device='cpu' # where to put it
                        )->PortraitNet: # ready to use, in evaluation mode
     "Load a network; reads numbers and text, runs no code from the files"
     d = _read_description(path)
     weights,tasks = _checked_weights(path, d),Tasks.from_dict(d['tasks'])
-    if not _fits(tasks, weights): raise ValueError(f"'{path}': the classifiers in {WEIGHTS} do not have the labels that {DESCRIPTION} lists.")
+    heads = [weights.get(f'necks.{i}.classifier.weight', torch.empty(0)) for i in range(len(tasks))]
+    if [o.shape[:1] for o in heads]!=[(t.n_labels,) for t in tasks]:
+        raise ValueError(f"'{path}': the classifiers in {WEIGHTS} do not have the labels that {DESCRIPTION} lists.")
     with torch.device('meta'): _check_fit(path, _network(d, tasks), weights)
     model = _network(d, tasks)
     model.load_state_dict(weights)
     return model.to(device).eval()
 
-# %% ../nbs/training/030_learner.ipynb #af5c5f77
-def _checked_settings(path, d):
-    "What `_settings` wrote, with defaults for what is not there"
-    kept = d.get('learner', {})
-    limits = dict(lr=(0,1e6), wd=(0,1e6), bs=(1,2**16))
-    for k,v in kept.items() if isinstance(kept, dict) else [('learner',kept)]:
-        if k not in limits or type(v) not in (int,float) or k=='bs' and v!=int(v) or not limits[k][0]<=v<=limits[k][1]: raise ValueError(f"'{path/DESCRIPTION}': learner holds lr, wd and bs, positive numbers; got {k}={v!r}.")
-    return dict(lr=3.5e-4, wd=5e-4, bs=128) | kept
+def _network(d, tasks):
+    "The network that the description `d` describes, with random weights"
+    model = PortraitNet(tasks, d['backbone'], split=d['split'], pretrained=False, size=d['size'],
+                        output_stride=d.get('output_stride'), bias=d['bias'])
+    model.criterion = PortraitLoss(tasks, **d['loss'])
+    return model
 
-def _no_portraits(model, bs, device):
-    "Loaders without a portrait, for a network that comes alone"
-    df = pd.DataFrame(columns=['image','split',*model.tasks.names])
-    data = [Portraits(df, '.', model.tasks, model.size, train=i==0) for i in range(4)]
-    return PortraitLoaders(*(PortraitLoader(o, bs=bs, num_workers=0, after_batch=[Normalise()], device=device) for o in data), device=device)
+def _check_fit(path, model, weights):
+    "Refuse tensors that are not those of `model`, which may be without memory"
+    want = {k: tuple(v.shape) for k,v in model.state_dict().items()}
+    have = {k: tuple(v.shape) for k,v in weights.items()}
+    for k in (*want,*have):
+        if want.get(k)==have.get(k): continue
+        raise ValueError(f"'{path}': {WEIGHTS} does not fit the network that {DESCRIPTION} describes: "
+                         f"'{k}' is {have.get(k, 'missing')}, and should be {want.get(k, 'absent')}.")
 
+# %% ../nbs/training/030_learner.ipynb #8801e54f
 @patch
 def export(self:PortraitLearner,
            fname='export',      # the folder to make, below `learn.path`
@@ -789,14 +929,40 @@ def export(self:PortraitLearner,
     if rank_distrib(): return
     return save_portrait_model(self, self.path/fname, overwrite)
 
+# %% ../nbs/training/030_learner.ipynb #b44a1f90
+def _checked_settings(path, d):
+    "lr, wd and bs of a Learner, with defaults for what is not there"
+    settings = d.get('learner', {})
+    limits = dict(lr=(0,1e6), wd=(0,1e6), bs=(1,2**16))
+    for k,v in settings.items() if isinstance(settings, dict) else [('learner',settings)]:
+        number = k in limits and type(v) in (int,float) and limits[k][0]<=v<=limits[k][1]
+        if not number or k=='bs' and v!=int(v):
+            raise ValueError(f"'{path/DESCRIPTION}': learner holds lr, wd and bs, positive numbers; got {k}={v!r}.")
+    return dict(lr=3.5e-4, wd=5e-4, bs=128) | settings
+
+# %% ../nbs/training/030_learner.ipynb #a32a5fbd
 def load_learner(fname,        # a folder of `learn.export` or `save_portrait_model`
                  cpu:bool=True # on the CPU? False: on the GPU, if there is one
                 )->PortraitLearner:
     "A Learner without data; reads numbers and text, runs no code from the files"
     path = Path(fname)
-    if path.is_file(): raise ValueError(f"'{path}' is a file, and portrait models are folders, made by learn.export. The files of fastai's own export are pickles, which run code when they are loaded; load weights of fastai's learn.save with fss_learner(dls, ...).load(name).")
-    if not path.exists(): raise FileNotFoundError(f"There is no folder '{path}'; load_learner takes the one that learn.export made.")
+    if path.is_file():
+        raise ValueError(f"'{path}' is a file, and portrait models are folders, made by learn.export. "
+                         "The files of fastai's own export are pickles, which run code when they are loaded; "
+                         "load weights of fastai's learn.save with fss_learner(dls, ...).load(name).")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder '{path}'; load_learner takes the one that learn.export made.")
     device = torch.device('cpu') if cpu else default_device()
-    kept = _checked_settings(path, _read_description(path))
+    settings = _checked_settings(path, _read_description(path))
     model = load_portrait_model(path, device)
-    return _learner(_no_portraits(model, kept['bs'], device), model, kept['lr'], kept['wd'], None)
+    dls = _no_portraits(model, settings['bs'], device)
+    return _learner(dls, model, settings['lr'], settings['wd'], None)
+
+def _no_portraits(model, bs, device):
+    "Loaders without a portrait, for a network that comes alone"
+    df = pd.DataFrame(columns=['image','split',*model.tasks.names])
+    loaders = []
+    for i in range(4):
+        data = Portraits(df, '.', model.tasks, model.size, train=i==0)
+        loaders.append(PortraitLoader(data, bs=bs, num_workers=0, after_batch=[Normalise()], device=device))
+    return PortraitLoaders(*loaders, device=device)
