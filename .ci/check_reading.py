@@ -52,7 +52,7 @@ def faults_of(path):
     longest = max(exported, key=len)
     if len(longest)>CELL: yield f'{where}: an exported cell of {len(longest)} lines: {longest[0][:70]} ...'
     nodes = sum(map(n_nodes, exported))/n_lines
-    if nodes>NODES and path.parent.name not in DENSE:
+    if round(nodes, 1)>NODES and path.parent.name not in DENSE:
         yield f'{where}: {nodes:.1f} syntax nodes per line; {NODES} are the limit.'
     definitions,shown = shares(cells)
     if definitions and shown/definitions<SHOWN:

@@ -66,7 +66,8 @@ def one_of(value,   # what was passed
     "`value` if it is one of `choices`; a ValueError that names them if not"
     if any(value is o or type(value) is type(o) and value==o for o in choices): return value
     near = nearest(value, [o for o in choices if isinstance(o, str)]) if isinstance(value, str) else None
-    raise ValueError(f"{what} must be one of {', '.join(map(str, choices))}, got {value!r}"+(f"; did you mean {near!r}?" if near else '.'))
+    hint = f"; did you mean {near!r}?" if near else '.'
+    raise ValueError(f"{what} must be one of {', '.join(map(str, choices))}, got {value!r}{hint}")
 
 # %% ../nbs/data/010_errors.ipynb #4d39704a
 def named(names,    # a list of names

@@ -1,8 +1,8 @@
 """What was chosen for the scale `small` of `reproductions`, and by what
 
 Runs of eight epochs on the drawn portraits of seed 1 (the tables are of seed 0). The learning rate, by the row `fss`.
-And, on a last map of half the resolution, a backbone of another kind beside `no-metric`, from which these rows differ in
-nothing else. Their softmax classifiers have no bias (`bias='none'`), as when they were trained.
+And, on a last map of half the resolution, a backbone of another kind beside `no-metric`, from which these rows differ
+in nothing else. Their softmax classifiers have no bias (`bias='none'`), as when they were trained.
 
 python results/choices_table4.py writes a line for each run into choices_table4.csv, and runs nothing twice.
 """

@@ -1,8 +1,8 @@
 """The tables of `reproductions`, on the drawn portraits of seed 0 (synthetic)
 
 python results/table4_small.py
-    Every row of Table 4, of Table 5 and of ours, three trainings each (five of the paper's best row and of those of ours
-    with its network). Their softmax classifiers have no bias (`bias='none'`), as the
+    Every row of Table 4, of Table 5 and of ours, three trainings each (five of the paper's best row and of those of
+    ours with its network). Their softmax classifiers have no bias (`bias='none'`), as the
     library had them at first: table4_small*.csv
 python results/table4_small.py short
     The same at half the length, with maps of half the resolution: table4_short*.csv
@@ -12,7 +12,7 @@ python results/table4_small.py bias
 
 Each trains what is missing. Several processes may run one side by side, and each goes on where one was killed.
 
-NAME.csv, NAME_losses.csv   a line for each training: setting, circumstances, scores with their intervals; losses by epoch
+NAME.csv, NAME_losses.csv   a line for each training: setting, circumstances, scores, intervals; losses by epoch
 NAME_differences.csv        pairs of rows, compared on the same resampled people over the seeds that both have
 NAME_thresholds.csv         the expression by what probability claims a label: macro F1, and the average precision
 NAME_accuracies.csv         how often each attribute is right, and how often the train split's commonest label would be

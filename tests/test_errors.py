@@ -11,7 +11,8 @@ def test_named():
     with pytest.raises(ValueError, match='by names 3'): named([3], ['age'], 'by')
 
 
-@pytest.mark.parametrize('text,meant', [('trian', 'train'), ('TRAIN', 'train'), ('querry', 'query'), ('xyz', None), ('', None), ('train'*20, None)])
+@pytest.mark.parametrize('text,meant', [('trian', 'train'), ('TRAIN', 'train'), ('querry', 'query'), ('xyz', None),
+                                        ('', None), ('train'*20, None)])
 def test_nearest(text, meant):
     assert nearest(text, ['train', 'query', 'gallery']) == meant
 
@@ -30,7 +31,8 @@ def test_a_quote_is_one_line_and_says_how_long_the_text_was():
     assert quote('x'*10**6).endswith('(1,000,000 characters)')
 
 
-@pytest.mark.parametrize('value,choices', [('pk', ('pk', None)), (None, ('pk', None)), (16, (16, 32)), (False, (True, False))])
+@pytest.mark.parametrize('value,choices', [('pk', ('pk', None)), (None, ('pk', None)), (16, (16, 32)),
+                                           (False, (True, False))])
 def test_one_of_gives_back_what_it_was_given(value, choices):
     assert one_of(value, choices, 'x') is value
 
@@ -45,11 +47,14 @@ def test_plural():
 
 
 def test_first_line():
-    assert first_line(KeyError('x')) == "'x'" and first_line(RuntimeError('\n\n a \nb')) == 'a' and first_line(MemoryError()) == 'MemoryError'
+    assert first_line(KeyError('x')) == "'x'"
+    assert first_line(RuntimeError('\n\n a \nb')) == 'a'
+    assert first_line(MemoryError()) == 'MemoryError'
 
 
 def test_a_missing_library_is_one_sentence(monkeypatch):
     import sys
     monkeypatch.setitem(sys.modules, 'accelerate', None) # Python's way to say: not to be had
-    with pytest.raises(ImportError, match=r"^Training needs accelerate, which isn't installed: pip install 'portrait_nb\[distributed\]'$"):
+    install = r"pip install 'portrait_nb\[distributed\]'"
+    with pytest.raises(ImportError, match=rf"^Training needs accelerate, which isn't installed: {install}$"):
         needs('accelerate', 'distributed', 'Training')

@@ -116,8 +116,8 @@ def test_supervised_contrastive_identity():
 # -- PortraitLoss
 
 EIGHT = PORTRAIT.with_identities([str(i) for i in range(9)])
-MARKET = Tasks([Task('identity', 'appearance', ['a','b','c'], is_identity=True), Task('gender', 'appearance', ['f','m']),
-                Task('age', 'appearance', ['1','2','3','4'])])
+MARKET = Tasks([Task('identity', 'appearance', ['a','b','c'], is_identity=True),
+                Task('gender', 'appearance', ['f','m']), Task('age', 'appearance', ['1','2','3','4'])])
 
 def random_step(tasks, n=12, seed=0, unlabelled=()):
     g = torch.Generator().manual_seed(seed)

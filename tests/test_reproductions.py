@@ -19,7 +19,8 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     "The paper's scale, with small networks for an epoch; a folder like a checkout's, to run notebooks from"
-    small = replace(SCALES['tiny'], name='paper', n_epoch=1, preset=None, bs=12, stand_ins={o: ('test_byobnet', 32) for o in ('hrnet_w32', 'resnet50')})
+    small = replace(SCALES['tiny'], name='paper', n_epoch=1, preset=None, bs=12,
+                    stand_ins={o: ('test_byobnet', 32) for o in ('hrnet_w32', 'resnet50')})
     monkeypatch.setitem(SCALES, 'paper', small)
     monkeypatch.setattr(ablation.table_loaders, '__defaults__', (*ablation.table_loaders.__defaults__[:-1], (64, 32)))
     there = tmp_path/'checkout/nbs/reproductions'
@@ -59,7 +60,8 @@ def test_the_summary_of_what_was_trained(quick, portrait250k):
     scale, dls = ablation.loaders_of('PORTRAIT250K')
     TABLE4.run(dls, scale, rows, out=quick, results=quick/'paper.csv')
     names = run('summary')
-    assert set(names['four'].row) == set(rows) and set(names['verdicts'].index) == {('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet')}
+    assert set(names['four'].row) == set(rows)
+    assert set(names['verdicts'].index) == {('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet')}
     assert set(names['verdicts'].verdict) == {'one training'}
 
 
@@ -70,6 +72,8 @@ def test_table5_on_market1501(quick, monkeypatch, tmp_path):
     monkeypatch.setitem(SCALES, 'paper', replace(SCALES['paper'], bs=8))
     names = run('table5')
     lines = read_results(quick/'table5_paper.csv')
-    assert set(lines.row) == {*TABLE5.rows, *TABLE5_PK.rows} and set(lines.train_images) == {9} and lines.plain_mAP.between(0, 1).all()
+    assert set(lines.row) == {*TABLE5.rows, *TABLE5_PK.rows}
+    assert set(lines.train_images) == {9}
+    assert lines.plain_mAP.between(0, 1).all()
     assert set(lines.data) == {str(root)} and names['dls'].tasks.names == ['identity']
     assert pd.notna(lines.plain_rank1).all()

@@ -12,15 +12,18 @@ def difference(d, half=.01, n=3, a='a', b='b', score='PIQ'):
     return dict(a=a, b=b, score=score, difference=d, low=d-half, high=d+half, trainings=n)
 
 
-@pytest.mark.parametrize('d,n,verdict', [(.05, 3, 'clearly above'), (-.05, 2, 'clearly below'), (.005, 3, 'not told apart'),
-                                         (.01, 3, 'not told apart'), (.05, 1, 'one training'), (np.nan, 3, 'not told apart')])
+@pytest.mark.parametrize('d,n,verdict', [
+    (.05, 3, 'clearly above'), (-.05, 2, 'clearly below'), (.005, 3, 'not told apart'), (.01, 3, 'not told apart'),
+    (.05, 1, 'one training'), (np.nan, 3, 'not told apart')])
 def test_a_verdict_is_about_our_result(d, n, verdict):
     assert verdicts(pd.DataFrame([difference(d, n=n)])).tolist() == [verdict]
 
 
 @pytest.mark.parametrize('pair,d,words', [
-    (('a', 'b'), .05, ('clearly above', 'above', 'the same sign')), (('a', 'b'), -.05, ('clearly below', 'above', 'the opposite')),
-    (('b', 'a'), -.05, ('clearly below', 'below', 'the same sign')), (('a', 'c'), .05, ('clearly above', 'level', 'level in the paper')),
+    (('a', 'b'), .05, ('clearly above', 'above', 'the same sign')),
+    (('a', 'b'), -.05, ('clearly below', 'above', 'the opposite')),
+    (('b', 'a'), -.05, ('clearly below', 'below', 'the same sign')),
+    (('a', 'c'), .05, ('clearly above', 'level', 'level in the paper')),
     (('a', 'b'), 0., ('not told apart', 'above', 'not told apart'))])
 def test_ours_and_the_papers_have_columns_of_their_own(pair, d, words):
     table = show_differences(pd.DataFrame([difference(d, a=pair[0], b=pair[1])]), PAPER, [pair])
@@ -43,7 +46,8 @@ def test_lines_of_several_kinds_are_refused():
     for column in ('scale', 'data', 'size'):
         with pytest.raises(ValueError, match=rf"several kinds \({column}: x, y\).*results\[results.{column}=='x'\]"):
             summary(lines.assign(**{column: ['x', 'y']}))
-    with pytest.raises(ValueError, match="'a' has several lines of seed 0"): show_rows(pd.concat([lines, lines]), PAPER, ['a'])
+    with pytest.raises(ValueError, match="'a' has several lines of seed 0"):
+        show_rows(pd.concat([lines, lines]), PAPER, ['a'])
 
 
 def test_what_was_scored_in_words():
