@@ -6,7 +6,7 @@
 __all__ = ['decode_logits', 'Portrait', 'Interpreter', 'Gallery', 'load_gallery', 'plot_interpretation']
 
 # %% ../nbs/use/010_interpret.ipynb #cb7f1396
-import hashlib, json, tempfile, warnings
+import hashlib, json, warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from .data import normalise, read_portrait
 from .errors import some
-from .learner import load_portrait_model
+from .learner import load_portrait_model, replace_folder
 from .model import PortraitNet, weights_digest
 from .pictures import PICTURES, PictureError, open_picture, walk_pictures
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
@@ -228,14 +228,6 @@ def _sha(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def _kind(dtype): return dtype.kind if isinstance(dtype, np.dtype) and dtype.kind in 'iufb' else 'text'
 
-def _swap(new, path, old):
-    "Put the folder `new` at `path`; what was there goes to `old`, and comes back if that fails"
-    if path.exists(): path.rename(old)
-    try: new.rename(path)
-    except OSError:
-        if old.exists(): old.rename(path)
-        raise
-
 @patch
 def save(self:Gallery,
          path,           # the folder to make
@@ -252,10 +244,7 @@ def save(self:Gallery,
         if others:
             raise FileExistsError(f"'{path}' holds more than a gallery, and replacing it would delete that: "
                                   f"{some(others, 3)}. Move it, or choose another folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
-        new = Path(tmp)/'gallery'
-        new.mkdir()
+    with replace_folder(path) as new:
         save_file(dict(embeddings=np.ascontiguousarray(self.embeddings)), new/_EMBEDDINGS)
         self.df.to_csv(new/_TABLE, index=False, encoding='utf-8', errors='surrogateescape', lineterminator='\n')
         columns = {str(k): _kind(v) for k,v in self.df.dtypes.items()}
@@ -263,7 +252,6 @@ def save(self:Gallery,
         root = str(Path(self.root).absolute())
         about = dict(format=1, weights=self.weights, root=root, columns=columns, sha256=digests)
         (new/_ABOUT).write_text(json.dumps(about, indent=1), encoding='utf-8')
-        _swap(new, path, Path(tmp)/'old')
     return path
 
 # %% ../nbs/use/010_interpret.ipynb #e5a4b92b
