@@ -69,7 +69,8 @@ def _neighbours(images, k, chunk):
 def _reciprocal(near): # (N, k+1) nearest, itself first
     "(N, k+1) bool: is the choice returned?"
     itself = np.arange(len(near))[:,None]
-    return np.stack([(near[o]==itself).any(1) for o in near.T], 1)
+    def returned(choice): return (near[choice]==itself).any(1)
+    return np.stack([returned(o) for o in near.T], 1)
 
 # %% ../nbs/scores/040_rerank.ipynb #b688aa6b
 def _widened(near, k1, chunk=2048):
@@ -147,7 +148,8 @@ def k_reciprocal(query, gallery, # (Q, d), (G, d) features, as of `retrieval_sco
     def similarity(rows):
         d = images.distances(rows, n_query).double().cpu().numpy()/far[rows,None]
         ends = zip(V.indptr[rows], V.indptr[rows+1])
-        shared = np.stack([_shared(V.indices[a:b], V.data[a:b], columns) for a,b in ends])
+        rows_of_V = [(V.indices[a:b], V.data[a:b]) for a,b in ends]
+        shared = np.stack([_shared(at, values, columns) for at,values in rows_of_V])
         jaccard = 1-shared/(2-shared)
         return torch.from_numpy(-((1-lam)*jaccard+lam*d))
     return similarity
