@@ -49,7 +49,7 @@ class _Images:
             parts.append(2-2*x@y.T)
         return torch.cat(parts, 1).clamp_(min=0)
 
-# %% ../nbs/scores/040_rerank.ipynb #d0f2e5af
+# %% ../nbs/scores/040_rerank.ipynb #5411d8e0
 def _neighbours(images, k, chunk):
     "(N, k) nearest, itself first; (N,) largest distance"
     n = images.n
@@ -57,7 +57,8 @@ def _neighbours(images, k, chunk):
     for a in progress_bar(range(0, n, chunk), leave=False):
         rows = np.arange(a, min(a+chunk, n))
         d = images.distances(rows)
-        far[rows] = d.max(1).values.cpu()
+        largest = d.max(1)
+        far[rows] = largest.values.cpu()
         of_chunk = np.arange(len(rows))
         d[of_chunk,rows] = -1 # itself
         nearest = d.topk(k, largest=False)
@@ -68,7 +69,8 @@ def _neighbours(images, k, chunk):
 def _reciprocal(near): # (N, k+1) nearest, itself first
     "(N, k+1) bool: is the choice returned?"
     itself = np.arange(len(near))[:,None]
-    return np.stack([(near[o]==itself).any(1) for o in near.T], 1)
+    def returned(choice): return (near[choice]==itself).any(1)
+    return np.stack([returned(o) for o in near.T], 1)
 
 # %% ../nbs/scores/040_rerank.ipynb #b688aa6b
 def _widened(near, k1, chunk=2048):
@@ -94,7 +96,7 @@ def _widened(near, k1, chunk=2048):
         codes.append(np.unique(pairs))
     return np.divmod(np.concatenate(codes), N)
 
-# %% ../nbs/scores/040_rerank.ipynb #2d1fd2ee
+# %% ../nbs/scores/040_rerank.ipynb #64b1e419
 def _encoded(images, near, far, k1, k2, chunk):
     "(N, N) sparse V, averaged over the nearest `k2`"
     i,j = _widened(near, k1)
@@ -113,16 +115,17 @@ def _encoded(images, near, far, k1, k2, chunk):
     columns = near[:,:k2].ravel()
     rows = np.repeat(np.arange(N), k2)
     values = np.full(len(rows), 1/k2)
-    mean = csr_array((values, (rows,columns)), shape=(N,N))
-    return mean@V
+    of_nearest = csr_array((values, (rows,columns)), shape=(N,N))
+    return of_nearest@V
 
-# %% ../nbs/scores/040_rerank.ipynb #438c567e
+# %% ../nbs/scores/040_rerank.ipynb #2ea48356
 def _shared(at, values, columns):
     "(G,) sums of minima of one sparse row with all of the gallery's"
     total = np.zeros(columns.shape[0])
     for j,v in zip(at, values):
         part = slice(columns.indptr[j], columns.indptr[j+1])
-        total[columns.indices[part]] += np.minimum(v, columns.data[part])
+        rows = columns.indices[part]
+        total[rows] += np.minimum(v, columns.data[part])
     return total
 
 # %% ../nbs/scores/040_rerank.ipynb #2856402f
@@ -145,7 +148,8 @@ def k_reciprocal(query, gallery, # (Q, d), (G, d) features, as of `retrieval_sco
     def similarity(rows):
         d = images.distances(rows, n_query).double().cpu().numpy()/far[rows,None]
         ends = zip(V.indptr[rows], V.indptr[rows+1])
-        shared = np.stack([_shared(V.indices[a:b], V.data[a:b], columns) for a,b in ends])
+        rows_of_V = [(V.indices[a:b], V.data[a:b]) for a,b in ends]
+        shared = np.stack([_shared(at, values, columns) for at,values in rows_of_V])
         jaccard = 1-shared/(2-shared)
         return torch.from_numpy(-((1-lam)*jaccard+lam*d))
     return similarity

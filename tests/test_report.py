@@ -369,8 +369,8 @@ def test_differences_are_those_of_the_same_drawn_people():
         by_hand.append(macro_f1(predicted[0][at], actual[at], 5)-macro_f1(predicted[1][at], actual[at], 5))
     np.testing.assert_allclose(draws[0].age[1:]-draws[1].age[1:], by_hand, atol=1e-12)
     difference = score_differences(*draws).loc['age']
-    low_high = difference[['low', 'high']].astype(float)
-    np.testing.assert_allclose(low_high, np.quantile(by_hand, [.025, .975]), atol=1e-12)
+    ends = difference[['low', 'high']].astype(float)
+    np.testing.assert_allclose(ends, np.quantile(by_hand, [.025, .975]), atol=1e-12)
     assert difference.difference == pytest.approx(macro_f1(predicted[0], actual, 5)-macro_f1(predicted[1], actual, 5))
     assert difference.trainings == 1
 
