@@ -16,7 +16,8 @@ from .search import BLOCK, as_features, row_lengths
 class _Images:
     "Queries, then gallery, as one list of unit features"
     def __init__(self, query, gallery):
-        query,gallery = as_features(query, 'query'),as_features(gallery, 'gallery')
+        query = as_features(query, 'query')
+        gallery = as_features(gallery, 'gallery')
         if query.shape[1]!=gallery.shape[1]:
             raise ValueError("query and gallery must have the same number of features a row.")
         self.query,self.gallery = query,gallery
@@ -42,7 +43,8 @@ class _Images:
 
     def distances(self, rows, start=0):
         "(B, N-start) float32 squared distances to all images from `start` on"
-        x,parts = self[rows].float(),[]
+        x = self[rows].float()
+        parts = []
         for a in range(start, self.n, BLOCK):
             block = np.arange(a, min(a+BLOCK, self.n))
             y = self[block].float()
@@ -53,7 +55,8 @@ class _Images:
 def _neighbours(images, k, chunk):
     "(N, k) nearest, itself first; (N,) largest distance"
     n = images.n
-    near,far = np.empty((n, k), int),np.empty(n)
+    near = np.empty((n, k), int)
+    far = np.empty(n)
     for a in progress_bar(range(0, n, chunk), leave=False):
         rows = np.arange(a, min(a+chunk, n))
         d = images.distances(rows)
