@@ -18,13 +18,17 @@ SHORT = Scale('short', 2, 1e-2, stand_ins=dict(hrnet_w32=('test_byobnet', 16), h
                                                resnet50=('test_byobnet', None),
                                                tf_efficientnetv2_b0=('test_efficientnet', 16)), bs=16)
 
+
 def loaders(portraits, tasks=PORTRAIT, **kwargs):
     root, df = portraits
     return portrait_dls(df, root, tasks, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu', **kwargs)
 
+
 def where(tmp_path): return dict(out=tmp_path/'runs', results=tmp_path/'r.csv')
 
+
 def scores_of(table): return table.drop(columns=['seconds', 'date', 'commit']).reset_index(drop=True)
+
 
 @pytest.mark.parametrize('row', ROWS, ids=lambda o: o.name)
 def test_a_learner_trains_what_its_row_says(portraits, row):
@@ -40,6 +44,7 @@ def test_a_learner_trains_what_its_row_says(portraits, row):
     assert sampler is None or sampler.mixed == (row.sampling == 'shuffle')
     assert hasattr(learn, 'logit_adjustment') == bool(row.tau)
 
+
 def test_the_same_portraits_in_other_batches(portraits):
     dls = loaders(portraits)
     again = same_data(dls, sampling='pk', seed=3)
@@ -51,6 +56,7 @@ def test_the_same_portraits_in_other_batches(portraits):
     assert [type(o) for o in again.train.after_batch.fs] == [type(o) for o in dls.train.after_batch.fs]
     assert same_data(dls, ['age']).tasks.names == ['age']
     assert len(same_data(loaders(portraits, augment=False)).train.after_batch.fs) == len(dls.train.after_batch.fs)-1
+
 
 def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
     dls, row = loaders(portraits), Row('a')
@@ -65,6 +71,7 @@ def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
              run_key(loaders(portraits, augment=False), row, SHORT, 0)]
     other.append(run_key(dls, row, replace(SHORT, stand_ins={'hrnet_w32': ('test_byobnet', None)}), 0))
     assert len({key, *other}) == 7
+
 
 @pytest.mark.parametrize('tasks', [PORTRAIT, Tasks(PORTRAIT.attributes), Tasks([PORTRAIT['identity']])],
                          ids=['portrait', 'attributes', 'identity'])
@@ -83,6 +90,7 @@ def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monk
     assert line.backbone == 'test_byobnet'
     assert line.n_epoch == 2
 
+
 @pytest.mark.parametrize('sampling', ['random', 'pk', 'shuffle'])
 def test_at_an_even_scale_every_row_gets_as_many_batches(portraits, sampling, tmp_path):
     root, df = portraits
@@ -95,16 +103,19 @@ def test_at_an_even_scale_every_row_gets_as_many_batches(portraits, sampling, tm
     line = Experiments([row]).run(dls, scale, **where(tmp_path)).iloc[0]
     assert line.n_epoch == epochs == pd.read_csv(tmp_path/'r_losses.csv').epoch.max()+1
 
+
 def test_another_picture_is_another_run(tmp_path):
     df = write_set(tmp_path)
     key = run_key(loaders((tmp_path, df)), Row('a'), SHORT, 0)
     Image.new('RGB', (32, 64)).save(tmp_path/df.image[0])
     assert run_key(loaders((tmp_path, df)), Row('a'), SHORT, 0) != key
 
+
 def test_piq_needs_every_sub_task(portraits, tmp_path):
     table = (TABLE4+TABLE5).run(loaders(portraits), SHORT, ['fss', 'reid-none'], **where(tmp_path)).set_index('row')
     assert table.PIQ.notna().fss and pd.isna(table.PIQ['reid-none']) and table.mAP.notna().all()
     assert list(summary(table.reset_index()).index) == ['fss']
+
 
 def test_differences_are_those_of_the_lines(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)
@@ -115,6 +126,7 @@ def test_differences_are_those_of_the_lines(portraits, tmp_path):
     assert (told.low <= told.difference).all() and (told.difference <= told.high).all() and (told.trainings == 2).all()
     with pytest.raises(ValueError, match="row 'fss' with seed 2 is not among the runs"):
         TABLE4.differences(dls, [('fss', 'single')], SHORT, (2,), run['out'])
+
 
 def test_circumstances_of_all_sittings(portraits, tmp_path, monkeypatch):
     dls, run, real = loaders(portraits), where(tmp_path), ablation.environment
@@ -129,6 +141,7 @@ def test_circumstances_of_all_sittings(portraits, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, 'environment', lambda: dict(real(), commit='second'))
     assert TABLE4.run(dls, SHORT, ['fss'], **run).commit[0] == 'first; second'
 
+
 def test_eight_networks_are_scored_as_one(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)
     line = TABLE4.run(dls, SHORT, ['single'], **run).iloc[0]
@@ -140,6 +153,7 @@ def test_eight_networks_are_scored_as_one(portraits, tmp_path):
     losses = pd.read_csv(tmp_path/'r_losses.csv')
     assert len(losses) == 2*8 and set(losses.task) == set(PORTRAIT.names) and line.params > 8*150_000
 
+
 def test_what_is_there_is_not_trained_again(portraits, tmp_path, monkeypatch):
     dls, run = loaders(portraits), where(tmp_path)
     first = TABLE4.run(dls, SHORT, ['fss'], **run)
@@ -147,6 +161,7 @@ def test_what_is_there_is_not_trained_again(portraits, tmp_path, monkeypatch):
     assert TABLE4.run(dls, SHORT, ['fss'], **run).equals(first)
     run['results'].unlink()
     assert scores_of(TABLE4.run(dls, SHORT, ['fss'], **run)).equals(scores_of(first))
+
 
 def test_columns_may_differ_between_lines(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)
@@ -157,11 +172,13 @@ def test_columns_may_differ_between_lines(portraits, tmp_path):
     assert both.mAP.notna().all()
     assert read_results(run['results']).equals(both) and list(summary(both, 'age').index) == ['fss']
 
+
 class Stop(Callback):
     "An interrupt in the middle of the second epoch"
     order = 200
     def after_batch(self):
         if self.training and self.epoch == 1: raise KeyboardInterrupt
+
 
 def test_an_interrupted_row_goes_on(portraits, tmp_path, monkeypatch):
     dls, real = loaders(portraits), ablation.row_learner
@@ -177,6 +194,7 @@ def test_an_interrupted_row_goes_on(portraits, tmp_path, monkeypatch):
     rest = TABLE4.run(dls, SHORT, ['uncertainty'], **where(tmp_path/'b'))
     assert scores_of(rest).equals(scores_of(whole))
 
+
 def test_two_processes_keep_out_of_each_others_way(portraits, tmp_path, capsys):
     dls, run = loaders(portraits), where(tmp_path)
     folder = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)
@@ -184,11 +202,13 @@ def test_two_processes_keep_out_of_each_others_way(portraits, tmp_path, capsys):
     with FileLock(folder/'lock'): got = TABLE4.run(dls, SHORT, ['fss', 'shared'], **run)
     assert 'fss, seed 0: another process is training it.' in capsys.readouterr().out and list(got.row) == ['shared']
 
+
 def test_grid_multiplies_out():
     got = grid(Row('x', metric_loss='br'), lam=(.1, .5), positives=('sum', 'mean'))
     assert [(o.lam, o.positives) for o in got] == [(.1, 'sum'), (.1, 'mean'), (.5, 'sum'), (.5, 'mean')]
     assert all(o.metric_loss == 'br' for o in got)
     with pytest.raises(TypeError): grid(Row('x'), depth=(1, 2))
+
 
 def test_wrong_use(portraits, tmp_path):
     with pytest.raises(ValueError, match='same name'): Experiments([Row('a'), Row('a')])
@@ -196,6 +216,7 @@ def test_wrong_use(portraits, tmp_path):
         TABLE4.run(loaders(portraits), SHORT, ['best'], **where(tmp_path))
     with pytest.raises(ValueError, match="scale must be one of"):
         TABLE4.run(loaders(portraits), 'huge', **where(tmp_path))
+
 
 def test_a_sub_task_cannot_take_the_column_of_a_setting(portraits, tmp_path):
     root, df = portraits
@@ -207,6 +228,7 @@ def test_a_sub_task_cannot_take_the_column_of_a_setting(portraits, tmp_path):
     line = TABLE4.run(loaders(portraits, Tasks([PORTRAIT['identity']])), SHORT, ['fss'], **where(tmp_path)).iloc[0]
     assert 'height' not in line and line['size'] == '64x32'
 
+
 @pytest.mark.parametrize('row, words', [(TABLE4['pk'], "identit"), (Row('odd', metric_loss='bra'), "'bra'"),
                                         (Row('odd', weighting='equal'), "'equal'")],
                          ids=lambda o: getattr(o, 'name', None))
@@ -215,6 +237,7 @@ def test_a_later_row_that_cannot_be_trained_is_refused_before_the_first(portrait
     dls = loaders(portraits, Tasks(PORTRAIT.attributes))
     with pytest.raises(ValueError, match=words): Experiments([Row('fss'), row]).run(dls, SHORT, **where(tmp_path))
     assert not (tmp_path/'runs').exists()
+
 
 @pytest.mark.parametrize('row, tasks, words', [(Row('x', 'single', sampling='pk'), PORTRAIT, 'draws by identity'),
                                                (TABLE5['reid-br'], Tasks(PORTRAIT.attributes),
@@ -225,6 +248,7 @@ def test_rows_that_do_not_fit_their_sub_tasks_are_refused(portraits, tmp_path, r
         Experiments([Row('fss'), row]).run(loaders(portraits, tasks), SHORT, **where(tmp_path))
     assert not (tmp_path/'runs').exists()
 
+
 def test_what_cannot_be_scored_is_refused_before_it_is_trained(portraits, tmp_path):
     root, df = portraits
     with pytest.raises(ValueError, match='needs a camera'):
@@ -232,6 +256,7 @@ def test_what_cannot_be_scored_is_refused_before_it_is_trained(portraits, tmp_pa
     with pytest.raises(ValueError, match='nothing to score on'):
         TABLE4.run(loaders((root, df[df.split != 'query'])), SHORT, ['fss'], **where(tmp_path))
     assert not (tmp_path/'runs').exists()
+
 
 def test_two_names_for_one_training(portraits, tmp_path):
     "In one call they are refused; later the second name is told, and nothing is trained"
@@ -244,6 +269,7 @@ def test_two_names_for_one_training(portraits, tmp_path):
     assert again.key.equals(first.key)
     assert list(read_results(run['results']).row) == ['br']
 
+
 def test_identity_alone_without_a_match_has_a_line_without_scores(portraits, tmp_path):
     root, df = portraits
     dls = loaders((root, df.assign(identity=[o if s == 'train' else f'{s}{i}'
@@ -251,6 +277,7 @@ def test_identity_alone_without_a_match_has_a_line_without_scores(portraits, tmp
                   Tasks([PORTRAIT['identity']]))
     line = Experiments([Row('fss')]).run(dls, SHORT, **where(tmp_path)).iloc[0]
     assert line.row == 'fss' and 'mAP' not in line
+
 
 def test_broken_off_between_the_two_files(portraits, tmp_path, monkeypatch):
     "The losses are there once, and the line comes with the next call"
@@ -264,12 +291,14 @@ def test_broken_off_between_the_two_files(portraits, tmp_path, monkeypatch):
     line = TABLE4.run(dls, SHORT, ['fss'], **run)
     assert len(line) == 1 and len(pd.read_csv(tmp_path/'r_losses.csv')) == 2*8
 
+
 def test_the_commit_is_that_of_the_training(portraits, tmp_path, monkeypatch):
     "Not that of the moment when the line is written"
     now, real = dict(commit='early'), ablation.outcome
     monkeypatch.setattr(ablation, 'environment', lambda: dict(now))
     monkeypatch.setattr(ablation, 'outcome', lambda *args: (now.update(commit='late'), real(*args))[1])
     assert TABLE4.run(loaders(portraits), SHORT, ['fss'], **where(tmp_path)).commit[0] == 'early'
+
 
 def test_a_score_with_a_blank_in_its_name_is_drawn():
     fig, ax = plt.subplots()
@@ -278,6 +307,7 @@ def test_a_score_with_a_blank_in_its_name_is_drawn():
     assert [o.get_text() for o in ax.get_yticklabels()] == ['a']
     plt.close(fig)
 
+
 def test_a_damaged_outcome_ends_in_a_sentence(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)
     TABLE4.run(dls, SHORT, ['fss'], **run)
@@ -285,6 +315,7 @@ def test_a_damaged_outcome_ends_in_a_sentence(portraits, tmp_path):
     file = run['out']/run_key(dls, TABLE4['fss'], SHORT, 0)/'outcome.pt'
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(RunError, match='is not a checkpoint, or was damaged'): TABLE4.run(dls, SHORT, ['fss'], **run)
+
 
 def test_accuracy_and_the_majority_guess_stand_in_every_line(portraits, tmp_path):
     "Counted by hand from what the run has kept"

@@ -150,7 +150,9 @@ def test_lines_from_another_machine_are_taken_in(called, tmp_path):
     called('ceilings', '--results', here)
     called('losses', 'ceilings', '--results', there, '--commit', '0012345')
     assert called('--take', there, '--results', here) == []
-    assert dict(zip(bench.read(here).row, bench.read(here).commit)) == {o: '0012345' for o in ('ceilings', 'losses hrnet_w32', 'losses resnet50')}
+    assert dict(zip(bench.read(here).row, bench.read(here).commit)) == {o: '0012345'
+                                                                        for o in ('ceilings', 'losses hrnet_w32',
+                                                                                  'losses resnet50')}
 
 
 def test_a_folder_is_no_file_of_results(called, tmp_path):
@@ -242,7 +244,9 @@ def test_rows_say_what_was_compiled(monkeypatch, broken):
     monkeypatch.setattr(bench, 'PAIRS', 3)
     found = bench.learner(dict(TINY, variant='compile_loss'), 'cpu')
     assert (found['bare']['graphs'], found['bare']['compiled']) == (3, 'whole')
-    assert (found['Learner']['graphs'], found['Learner']['compiled']) == (3, 'fell back: RuntimeError: no such thing' if broken else 'whole')
+    assert (found['Learner']['graphs'], found['Learner']['compiled']) == (3,
+                                                                          'fell back: RuntimeError: no such thing'
+                                                                          if broken else 'whole')
     assert compiles == ['inductor']*3 and found['Learner']['turns'] == found['bare']['turns'] == 3
 
 
@@ -305,7 +309,8 @@ def test_the_page_shows_floors_failures_and_cuts(tmp_path):
     asks = pd.read_csv(REPO/'results'/'training_speed.csv').query("row=='count hrnet_w32'").iloc[0]
     hrnet, resnet, others = outputs_of(tmp_path, 'steps', 'failed', 'cut', 'learner', 'epoch')
     assert hrnet.note['compile'] == 'failed: exit code -9' and not any('allows' in o for o in hrnet)
-    assert resnet.compiled['compile'] == 'cut: a call' and set(others.note.dropna()) == {'failed: out of memory', 'not finished in 300 s'}
+    assert resnet.compiled['compile'] == 'cut: a call'
+    assert set(others.note.dropna()) == {'failed: out of memory', 'not finished in 300 s'}
     hrnet, = outputs_of(tmp_path, 'steps', 'ceilings', 'copy')
     allowed = {'fp32': round(50e3/asks.gflop_per_image), 'bf16': round(700e3/asks.gflop_per_image)}
     assert hrnet['arithmetic allows'].to_dict() == allowed

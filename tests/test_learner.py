@@ -628,17 +628,20 @@ def test_tta_is_a_mean_over_views(portraits):
 
 def square_table(root, n=24):
     "Squares, light or dark, of women and men"
-    for i in range(n): Image.fromarray(np.full((64,32,3), 20 if i%2 else 230, np.uint8)).save(root/f'{i}.png')
+    for i in range(n): Image.fromarray(np.full((64, 32, 3), 20 if i%2 else 230, np.uint8)).save(root/f'{i}.png')
     return pd.DataFrame(dict(image=[f'{i}.png' for i in range(n)], split=['train']*12+['query']*4+['gallery']*8,
-                             identity=[f'p{i%3}' for i in range(n)], gender=['male','female']*(n//2)))
+                             identity=[f'p{i%3}' for i in range(n)], gender=['male', 'female']*(n//2)))
 
-def squares(root, tasks=Tasks([PORTRAIT['gender']]), df=None, size=(64,32), cbs=None, **kwargs):
+
+def squares(root, tasks=Tasks([PORTRAIT['gender']]), df=None, size=(64, 32), cbs=None, **kwargs):
     df = square_table(root) if df is None else df
     return fss_learner(portrait_dls(df, root, tasks, size=size, bs=4, augment=False), 'test_resnet', pretrained=False,
                        cbs=cbs, **kwargs)
 
+
 def quietly(learn, n=1, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit(n, 1e-3, **kwargs)
+
 
 @pytest.mark.parametrize('tracker', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau])
 def test_a_loss_that_nothing_has_is_not_tracked(tmp_path, tracker):
@@ -646,21 +649,24 @@ def test_a_loss_that_nothing_has_is_not_tracked(tmp_path, tracker):
     with pytest.raises(ValueError, match=f'{tracker.__name__} monitors valid_loss, and nothing in query and gallery'):
         quietly(learn, cbs=tracker())
 
-@pytest.mark.parametrize('labels', [('female','male'), ('male','female','other')])
+
+@pytest.mark.parametrize('labels', [('female', 'male'), ('male', 'female', 'other')])
 def test_scores_refuse_loaders_of_other_labels(tmp_path, labels):
     learn = squares(tmp_path)
     learn.dls = squares(tmp_path, Tasks([Task('gender', 'appearance', labels)])).dls
     for score in (learn.portrait_scores, learn.portrait_report):
         with pytest.raises(ValueError, match='labels of this loader are not those of the network'): score()
 
+
 def test_a_network_is_saved_with_the_size_that_it_was_trained_at_last(tmp_path):
     learn = squares(tmp_path)
-    learn.dls = squares(tmp_path, size=(32,32)).dls # progressive resizing
+    learn.dls = squares(tmp_path, size=(32, 32)).dls # progressive resizing
     quietly(learn)
     model = load_portrait_model(save_portrait_model(learn, tmp_path/'model'))
     answers = Interpreter(model).interpret(tmp_path/'0.png').probabilities['gender']
-    assert model.size==(32,32)
+    assert model.size == (32, 32)
     np.testing.assert_allclose(learn.predict(tmp_path/'0.png')[2]['gender'], list(answers.values()), atol=1e-5)
+
 
 def test_overwriting_a_model_deletes_nothing_else(tmp_path):
     learn = squares(tmp_path)
@@ -668,33 +674,39 @@ def test_overwriting_a_model_deletes_nothing_else(tmp_path):
     (model/'notes.txt').write_text('mine')
     with pytest.raises(FileExistsError, match='holds more than a model.*notes.txt'):
         save_portrait_model(learn, model, overwrite=True)
-    assert (model/'notes.txt').read_text()=='mine'
+    assert (model/'notes.txt').read_text() == 'mine'
+
 
 def test_two_averages_are_refused(tmp_path):
     learn = squares(tmp_path, cbs=EMA(.9))
     with pytest.raises(ValueError, match='two EMA callbacks'): quietly(learn, cbs=EMA(.5))
 
+
 def test_validation_is_skipped_in_fit_alone(tmp_path):
     learn = squares(tmp_path, cbs=SkipValidation())
     quietly(learn)
-    with learn.no_bar(): assert len(learn.get_preds()[0]['gender'])==12 and learn.validate()[0]>0
+    with learn.no_bar(): assert len(learn.get_preds()[0]['gender']) == 12 and learn.validate()[0]>0
+
 
 @pytest.mark.parametrize('dl', [pd.DataFrame(dict(image=['0.png'])), ['0.png'], 'photos'])
 def test_what_is_no_loader_is_told_so(tmp_path, dl):
     with pytest.raises(TypeError, match='test_dl'): squares(tmp_path).get_preds(dl=dl)
 
+
 def test_people_who_look_alike_are_named_by_the_loaders(tmp_path):
     df = square_table(tmp_path)
-    df['identity'] = ['7','8']*6+['007','9']*6
+    df['identity'] = ['7', '8']*6+['007', '9']*6
     with pytest.warns(UserWarning, match="'7' and '007'"):
         squares(tmp_path, Tasks([PORTRAIT['identity'], PORTRAIT['gender']]), df)
 
+
 def test_a_page_for_a_subtask_that_nobody_was_labelled_for(tmp_path):
-    df = square_table(tmp_path).assign(hair=['dark','fair']*6+['']*12)
-    learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark','fair'])]), df)
+    df = square_table(tmp_path).assign(hair=['dark', 'fair']*6+['']*12)
+    learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark', 'fair'])]), df)
     with pytest.warns(UserWarning, match='Nothing in query and gallery to score hair'):
         learn.portrait_report(folder=tmp_path/'report', n=20)
     assert '<h3>hair</h3>' in (tmp_path/'report'/'report.html').read_text()
+
 
 @pytest.mark.parametrize('kept', [dict(bs=2.5), dict(lr=-1), dict(more=1)])
 def test_settings_that_cannot_be_are_refused(tmp_path, kept):
@@ -703,10 +715,12 @@ def test_settings_that_cannot_be_are_refused(tmp_path, kept):
     (model/'portrait.json').write_text(json.dumps({**about, 'learner': {**about['learner'], **kept}}))
     with pytest.raises(ValueError, match='learner holds lr, wd and bs'): load_learner(model)
 
+
 def test_a_network_of_nan_describes_nobody(tmp_path):
     learn = squares(tmp_path)
     for p in learn.model.parameters(): p.data.fill_(float('nan'))
     with pytest.raises(ValueError, match='not finite'): Interpreter(learn).interpret(tmp_path/'0.png')
+
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path/'deep'/'notes'
@@ -715,10 +729,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write('first')
     (path/'more.txt').write_text('more')
     write('second')
-    assert [o.name for o in path.iterdir()]==['note.txt'] and (path/'note.txt').read_text()=='second'
+    assert [o.name for o in path.iterdir()] == ['note.txt'] and (path/'note.txt').read_text() == 'second'
     real = Path.rename
     def fails(self, target):
-        if self.name=='new': raise OSError('no such luck')
+        if self.name == 'new': raise OSError('no such luck')
         return real(self, target)
     monkeypatch.setattr(Path, 'rename', fails)
     with pytest.raises(OSError, match='no such luck'): write('third')
@@ -726,15 +740,17 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error):
             with replace_folder(path): raise error
-    assert (path/'note.txt').read_text()=='second'
-    assert [o.name for o in path.parent.iterdir()]==['notes'] # nothing is left beside it
+    assert (path/'note.txt').read_text() == 'second'
+    assert [o.name for o in path.parent.iterdir()] == ['notes'] # nothing is left beside it
     assert path.stat().st_mode & 0o077 # others may read it, unlike a temporary folder
+
 
 @pytest.mark.parametrize('size', [0, 5, 2**21+1])
 def test_a_digest_is_that_of_all_bytes(tmp_path, size):
     import hashlib
     (tmp_path/'f').write_bytes(bytes(o%251 for o in range(size)))
-    assert file_sha256(tmp_path/'f')==hashlib.sha256((tmp_path/'f').read_bytes()).hexdigest()
+    assert file_sha256(tmp_path/'f') == hashlib.sha256((tmp_path/'f').read_bytes()).hexdigest()
+
 
 def test_identities_are_scored_from_any_embeddings(tmp_path):
     df = square_table(tmp_path).assign(source=[f'film {i%2}' for i in range(24)])
@@ -744,23 +760,25 @@ def test_identities_are_scored_from_any_embeddings(tmp_path):
     one_hot = [torch.eye(len(names))[[names.index(k) for k in o.identities]] for o in data]
     one_hot[0] = one_hot[0]+1e-3*torch.arange(1, 5)[:, None] # no portrait finds itself
     found = identity_scores(*one_hot, data)
-    assert found.macro_mAP==1 and found.macro_cmc[1]==1 and found.n_valid==4
-    assert [o.tolist() for o in cameras_of(*data)]==[o.df.source.tolist() for o in data]
+    assert found.macro_mAP == 1 and found.macro_cmc[1] == 1 and found.n_valid == 4
+    assert [o.tolist() for o in cameras_of(*data)] == [o.df.source.tolist() for o in data]
     apart = identity_scores(*one_hot, data, cameras=True) # only the other film counts
-    assert apart.macro_mAP==1 and apart.n_valid==4
+    assert apart.macro_mAP == 1 and apart.n_valid == 4
     for o in data: o.df['source'] = 'film'
     nobody = identity_scores(*one_hot, data, cameras=True)
-    assert np.isnan(nobody.macro_mAP) and nobody.n_valid==0
+    assert np.isnan(nobody.macro_mAP) and nobody.n_valid == 0
     data[1].df.loc[0, 'source'] = ''
     with pytest.raises(ValueError, match="needs a camera in the column 'source'"):
         identity_scores(*one_hot, data, cameras=True)
 
+
 @pytest.mark.parametrize('splits, names, fine', [
-    (['query','gallery'], ['identity','gender'], True), (['gallery'], ['gender'], True), (['query'], ['gender'], True),
-    (['gallery'], ['identity'], False), (['query'], ['identity','gender'], False), ([], ['gender'], False)])
+    (['query', 'gallery'], ['identity', 'gender'], True), (['gallery'], ['gender'], True),
+    (['query'], ['gender'], True),
+    (['gallery'], ['identity'], False), (['query'], ['identity', 'gender'], False), ([], ['gender'], False)])
 def test_what_can_be_scored(splits, names, fine):
     from types import SimpleNamespace
-    query, gallery = [SimpleNamespace(dataset=[0]*(o in splits)) for o in ('query','gallery')]
+    query, gallery = [SimpleNamespace(dataset=[0]*(o in splits)) for o in ('query', 'gallery')]
     tasks = Tasks([PORTRAIT[o] for o in names])
     if fine: assert check_scorable(tasks, query, gallery) is None
     else:

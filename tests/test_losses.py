@@ -6,184 +6,204 @@ from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 torch.set_num_threads(1)
 
-def known_rows(labels):
-    def known(y): return -1 not in y if isinstance(y, list) else y!=-1
-    return [i for i,y in enumerate(labels.tolist()) if known(y)]
 
-def share(a, b): return any(i>0 and j>0 for i,j in zip(a, b)) if isinstance(a, list) else a==b
+def known_rows(labels):
+    def known(y): return -1 not in y if isinstance(y, list) else y != -1
+    return [i for i, y in enumerate(labels.tolist()) if known(y)]
+
+
+def share(a, b): return any(i>0 and j>0 for i, j in zip(a, b)) if isinstance(a, list) else a == b
+
 
 def cosine(a, b):
     norms = math.sqrt(sum(x*x for x in a))*math.sqrt(sum(x*x for x in b))
-    return sum(x*y for x,y in zip(a, b))/norms if norms else 0.
+    return sum(x*y for x, y in zip(a, b))/norms if norms else 0.
+
 
 def loop_batch_rank(features, labels, positives):
-    f,y,rows = features.tolist(), labels.tolist(), known_rows(labels)
+    f, y, rows = features.tolist(), labels.tolist(), known_rows(labels)
     total = 0.
     for i in rows:
         terms = []
         for j in rows:
-            if j==i or not share(y[i], y[j]): continue
-            down = sum(math.exp(cosine(f[i], f[c])) for c in rows if c!=i)
+            if j == i or not share(y[i], y[j]): continue
+            down = sum(math.exp(cosine(f[i], f[c])) for c in rows if c != i)
             terms.append(-math.log(math.exp(cosine(f[i], f[j]))/down))
-        if terms: total += sum(terms)/(len(terms) if positives=='mean' else 1)
+        if terms: total += sum(terms)/(len(terms) if positives == 'mean' else 1)
     return total/len(rows) if rows else 0.
 
+
 def loop_triplet(features, labels, margin):
-    f,y,rows = features.tolist(), labels.tolist(), known_rows(labels)
-    dist = lambda i,j: math.sqrt(max(0, 2-2*cosine(f[i], f[j])))
+    f, y, rows = features.tolist(), labels.tolist(), known_rows(labels)
+    dist = lambda i, j: math.sqrt(max(0, 2-2*cosine(f[i], f[j])))
     losses = []
     for i in rows:
-        pos = [dist(i,j) for j in rows if j!=i and share(y[i], y[j])]
-        neg = [dist(i,j) for j in rows if j!=i and not share(y[i], y[j])]
+        pos = [dist(i, j) for j in rows if j != i and share(y[i], y[j])]
+        neg = [dist(i, j) for j in rows if j != i and not share(y[i], y[j])]
         if pos and neg: losses.append(max(0, max(pos)-min(neg)+margin))
     return sum(losses)/len(losses) if losses else 0.
+
 
 def random_batch(seed):
     "Features of mixed lengths; labels single or multi-hot, some rows unknown, some rows of zeros"
     g = torch.Generator().manual_seed(seed)
-    n,d = torch.randint(1, 14, (2,), generator=g).tolist()
+    n, d = torch.randint(1, 14, (2,), generator=g).tolist()
     f = torch.randn(n, d+1, generator=g, dtype=torch.float64)*torch.rand(n, 1, generator=g)*10
     y = torch.randint(0, 4, (n,), generator=g) if seed%2 else (torch.rand(n, 3, generator=g)<.4).float()
     y[torch.rand(n, generator=g)<.25] = -1
-    return f,y
+    return f, y
+
 
 @pytest.mark.parametrize('seed', range(30))
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 def test_against_double_loop(seed, dtype):
-    f,y = random_batch(seed)
-    tol = dict(rel=1e-10, abs=1e-12) if dtype==torch.float64 else dict(rel=2e-5, abs=2e-5)
-    for positives in ('sum','mean'):
+    f, y = random_batch(seed)
+    tol = dict(rel=1e-10, abs=1e-12) if dtype == torch.float64 else dict(rel=2e-5, abs=2e-5)
+    for positives in ('sum', 'mean'):
         loss = batch_rank_loss(f.to(dtype), y, positives)
-        assert loss.dtype==dtype and loss.item()==pytest.approx(loop_batch_rank(f, y, positives), **tol)
+        assert loss.dtype == dtype and loss.item() == pytest.approx(loop_batch_rank(f, y, positives), **tol)
     for margin in (.3, 1.):
         loss = batch_hard_triplet_loss(f.to(dtype), y, margin)
-        assert loss.dtype==dtype and loss.item()==pytest.approx(loop_triplet(f, y, margin), **tol)
+        assert loss.dtype == dtype and loss.item() == pytest.approx(loop_triplet(f, y, margin), **tol)
+
 
 @pytest.mark.parametrize('seed', range(8))
 def test_unlabelled_rows_take_no_part(seed):
-    f,y = random_batch(seed)
+    f, y = random_batch(seed)
     rows = known_rows(y)
     if not rows: pytest.skip('all rows are unlabelled')
     f.requires_grad_()
     for loss in (batch_rank_loss, batch_hard_triplet_loss):
-        whole,(grad,) = loss(f, y), torch.autograd.grad(loss(f, y), f)
+        whole, (grad,) = loss(f, y), torch.autograd.grad(loss(f, y), f)
         assert torch.allclose(whole, loss(f[rows], y[rows]), atol=1e-14)
         assert not grad[[i for i in range(len(f)) if i not in rows]].any()
 
-def test_another_mark_for_unknown():
-    f,y = torch.randn(6, 3), torch.tensor([0,0,255,1,1,255])
-    for loss in (batch_rank_loss, batch_hard_triplet_loss):
-        assert torch.allclose(loss(f, y, ignore=255), loss(f, torch.where(y==255, -1, y)))
 
-@pytest.mark.parametrize('loss', [batch_rank_loss, lambda f,y: batch_rank_loss(f, y, 'mean'), batch_hard_triplet_loss])
-@pytest.mark.parametrize('labels', [[], [0], [-1], [-1,-1,-1], [0,1,2], [-1,2], [[0,0],[0,0],[1,0]], [[-1,-1]]*3])
+def test_another_mark_for_unknown():
+    f, y = torch.randn(6, 3), torch.tensor([0, 0, 255, 1, 1, 255])
+    for loss in (batch_rank_loss, batch_hard_triplet_loss):
+        assert torch.allclose(loss(f, y, ignore=255), loss(f, torch.where(y == 255, -1, y)))
+
+
+@pytest.mark.parametrize('loss', [batch_rank_loss, lambda f, y: batch_rank_loss(f, y, 'mean'), batch_hard_triplet_loss])
+@pytest.mark.parametrize('labels', [[], [0], [-1], [-1, -1, -1], [0, 1, 2], [-1, 2], [[0, 0], [0, 0], [1, 0]],
+                                    [[-1, -1]]*3])
 @pytest.mark.parametrize('half', [False, True])
 def test_nothing_to_compare(loss, labels, half):
     f = torch.randn(len(labels), 4, dtype=torch.bfloat16 if half else torch.float32, requires_grad=True)
     value = loss(f, torch.tensor(labels))
     value.backward()
-    assert value.item()==0 and value.dtype==torch.float32 and not f.grad.any() and f.grad.isfinite().all()
+    assert value.item() == 0 and value.dtype == torch.float32 and not f.grad.any() and f.grad.isfinite().all()
+
 
 @pytest.mark.parametrize('loss', [batch_rank_loss, batch_hard_triplet_loss])
 def test_hostile_features(loss):
-    y = torch.tensor([0,0,1,1,-1])
-    some_zero = torch.tensor([[0.,0],[1,0],[1,0],[0,0],[2,2]])
-    for f in (torch.zeros(5,3), torch.ones(5,3), some_zero, torch.randn(5,3)*1e-9, torch.randn(5,3)*1e9):
+    y = torch.tensor([0, 0, 1, 1, -1])
+    some_zero = torch.tensor([[0., 0], [1, 0], [1, 0], [0, 0], [2, 2]])
+    for f in (torch.zeros(5, 3), torch.ones(5, 3), some_zero, torch.randn(5, 3)*1e-9, torch.randn(5, 3)*1e9):
         f.requires_grad_()
         value = loss(f, y)
         value.backward()
-        assert value.isfinite() and f.grad.isfinite().all() and not f.grad[f.detach().norm(dim=1)==0].any()
+        assert value.isfinite() and f.grad.isfinite().all() and not f.grad[f.detach().norm(dim=1) == 0].any()
     f = torch.randn(5, 3)
     f[4] = torch.nan
     f.requires_grad_()
     loss(f, y).backward()
     assert f.grad.isfinite().all()
 
+
 def test_gradients():
     for seed in range(6):
-        f,y = random_batch(seed)
+        f, y = random_batch(seed)
         f.requires_grad_()
-        for loss in (batch_rank_loss, lambda f,y: batch_rank_loss(f, y, 'mean'), batch_hard_triplet_loss):
+        for loss in (batch_rank_loss, lambda f, y: batch_rank_loss(f, y, 'mean'), batch_hard_triplet_loss):
             assert torch.autograd.gradcheck(lambda f: loss(f, y), f)
+
 
 def test_supervised_contrastive_identity():
     SupConLoss = pytest.importorskip('pytorch_metric_learning.losses').SupConLoss
     for n_labels in (2, 5, 30):
-        f,y = torch.randn(32, 6, dtype=torch.float64), torch.randint(0, n_labels, (32,))
-        anchors = sum((y==o).sum()>1 for o in y)
+        f, y = torch.randn(32, 6, dtype=torch.float64), torch.randint(0, n_labels, (32,))
+        anchors = sum((y == o).sum()>1 for o in y)
         assert torch.allclose(batch_rank_loss(f, y, 'mean'), SupConLoss(temperature=1)(f, y)*anchors/32, rtol=1e-9)
+
 
 # -- PortraitLoss
 
 EIGHT = PORTRAIT.with_identities([str(i) for i in range(9)])
-MARKET = Tasks([Task('identity', 'appearance', ['a','b','c'], is_identity=True),
-                Task('gender', 'appearance', ['f','m']), Task('age', 'appearance', ['1','2','3','4'])])
+MARKET = Tasks([Task('identity', 'appearance', ['a', 'b', 'c'], is_identity=True),
+                Task('gender', 'appearance', ['f', 'm']), Task('age', 'appearance', ['1', '2', '3', '4'])])
+
 
 def random_step(tasks, n=12, seed=0, unlabelled=()):
     g = torch.Generator().manual_seed(seed)
     def leaf(d): return torch.randn(n, d, generator=g, dtype=torch.float64, requires_grad=True)
     def some_labels(t):
-        if t.multilabel: return torch.randint(0, 2, (n,t.n_labels), generator=g).float()
+        if t.multilabel: return torch.randint(0, 2, (n, t.n_labels), generator=g).float()
         return torch.randint(0, t.n_labels, (n,), generator=g)
     output = dict(logits={t.name: leaf(t.n_labels) for t in tasks}, features={t.name: leaf(5) for t in tasks})
     labels = {t.name: some_labels(t) for t in tasks}
-    for name,y in labels.items(): y[torch.rand(n, generator=g)<(1.1 if name in unlabelled else .3)] = -1
-    return output,labels
+    for name, y in labels.items(): y[torch.rand(n, generator=g)<(1.1 if name in unlabelled else .3)] = -1
+    return output, labels
+
 
 def loop_cls(logits, labels):
-    rows,z,y = known_rows(labels), logits.tolist(), labels.tolist()
+    rows, z, y = known_rows(labels), logits.tolist(), labels.tolist()
     losses = []
     for i in rows:
         if isinstance(y[i], list):
-            each = [math.log1p(math.exp(-v if t else v)) for v,t in zip(z[i], y[i])]
+            each = [math.log1p(math.exp(-v if t else v)) for v, t in zip(z[i], y[i])]
             losses.append(sum(each)/len(each))
         else: losses.append(math.log(sum(math.exp(v) for v in z[i]))-z[i][y[i]])
     return sum(losses)/len(losses) if losses else 0.
 
+
 @pytest.mark.parametrize('tasks', [EIGHT, MARKET])
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
-@pytest.mark.parametrize('unlabelled', [(), ('gender',), ('identity','age')])
+@pytest.mark.parametrize('unlabelled', [(), ('gender',), ('identity', 'age')])
 def test_equations_5_and_6(tasks, metric_loss, unlabelled):
-    output,labels = random_step(tasks, seed=3, unlabelled=unlabelled)
+    output, labels = random_step(tasks, seed=3, unlabelled=unlabelled)
     def metric(f, y):
-        if metric_loss=='br': return loop_batch_rank(f, y, 'mean')
+        if metric_loss == 'br': return loop_batch_rank(f, y, 'mean')
         return loop_triplet(f, y, .3) if metric_loss else 0.
     cls = {t.name: loop_cls(output['logits'][t.name], labels[t.name]) for t in tasks}
     ml = {t.name: metric(output['features'][t.name], labels[t.name]) for t in tasks}
     L = {k: cls[k]+.7*ml[k] for k in cls}
     average = PortraitLoss(tasks, metric_loss, lam=.7, positives='mean')
-    assert average(output, labels).item()==pytest.approx(sum(L.values())/len(tasks), rel=1e-6)
+    assert average(output, labels).item() == pytest.approx(sum(L.values())/len(tasks), rel=1e-6)
     for name in cls:
         parts = average.parts[name]
-        assert parts['cls'].item()==pytest.approx(cls[name], rel=1e-6)
-        assert parts['ml'].item()==pytest.approx(ml[name], rel=1e-6)
-        assert not average.parts[name]['cls'].requires_grad and average.counts[name]==len(known_rows(labels[name]))
+        assert parts['cls'].item() == pytest.approx(cls[name], rel=1e-6)
+        assert parts['ml'].item() == pytest.approx(ml[name], rel=1e-6)
+        assert not average.parts[name]['cls'].requires_grad and average.counts[name] == len(known_rows(labels[name]))
     weighted = PortraitLoss(tasks, metric_loss, 'uncertainty', lam=.7, positives='mean')
-    assert weighted.s.shape==(len(tasks),) and not weighted.s.any()
+    assert weighted.s.shape == (len(tasks),) and not weighted.s.any()
     with torch.no_grad(): weighted.s.copy_(torch.linspace(-1, 1, len(tasks)))
     s = dict(zip(tasks.names, weighted.s.tolist()))
     value = weighted(output, labels)
-    assert value.item()==pytest.approx(sum(math.exp(-s[k])*L[k]+s[k] for k in L if k not in unlabelled), rel=1e-6)
+    assert value.item() == pytest.approx(sum(math.exp(-s[k])*L[k]+s[k] for k in L if k not in unlabelled), rel=1e-6)
     value.backward()
-    for i,k in enumerate(tasks.names):
+    for i, k in enumerate(tasks.names):
         want = 0 if k in unlabelled else 1-math.exp(-s[k])*L[k]
-        assert weighted.s.grad[i].item()==pytest.approx(want, rel=1e-5, abs=1e-6)
+        assert weighted.s.grad[i].item() == pytest.approx(want, rel=1e-5, abs=1e-6)
+
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 @pytest.mark.parametrize('weighting', ['average', 'uncertainty'])
 @pytest.mark.parametrize('n', [0, 1, 4])
 def test_no_label_at_all(metric_loss, weighting, n):
-    output,labels = random_step(EIGHT, n=n, unlabelled=EIGHT.names)
+    output, labels = random_step(EIGHT, n=n, unlabelled=EIGHT.names)
     loss = PortraitLoss(EIGHT, metric_loss, weighting)
     value = loss(output, labels)
     value.backward()
-    assert value.item()==0
+    assert value.item() == 0
     for leaf in [*output['logits'].values(), *loss.parameters()]:
         assert leaf.grad.isfinite().all() and not leaf.grad.any()
 
+
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 def test_nan_where_nothing_is_labelled(metric_loss):
-    output,labels = random_step(EIGHT)
+    output, labels = random_step(EIGHT)
     with torch.no_grad():
         for t in EIGHT:
             blank = torch.tensor([i not in known_rows(labels[t.name]) for i in range(12)])
@@ -192,16 +212,18 @@ def test_nan_where_nothing_is_labelled(metric_loss):
     value.backward()
     assert value.isfinite() and all(o.grad.isfinite().all() for o in output['logits'].values())
 
+
 def test_float32_under_autocast():
-    output,labels = random_step(EIGHT)
+    output, labels = random_step(EIGHT)
     for kind in (torch.float32, torch.bfloat16, torch.float16):
-        low = {k: {n: o.detach().to(kind) for n,o in v.items()} for k,v in output.items()}
+        low = {k: {n: o.detach().to(kind) for n, o in v.items()} for k, v in output.items()}
         with torch.autocast('cpu', torch.bfloat16):
             for metric_loss in (None, 'br', 'triplet'):
                 loss = PortraitLoss(EIGHT, metric_loss, 'uncertainty')
                 value = loss(low, labels)
-                exact = loss({k: {n: o.double() for n,o in v.items()} for k,v in low.items()}, labels)
-                assert value.dtype==loss.s.dtype==torch.float32 and torch.allclose(value.double(), exact, rtol=1e-5)
+                exact = loss({k: {n: o.double() for n, o in v.items()} for k, v in low.items()}, labels)
+                assert value.dtype == loss.s.dtype == torch.float32 and torch.allclose(value.double(), exact, rtol=1e-5)
+
 
 class Watch(TorchDispatchMode):
     def __init__(self):
@@ -211,33 +233,36 @@ class Watch(TorchDispatchMode):
         self.ops.add(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
+
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 def test_reads_nothing_back_from_the_device(metric_loss):
-    output,labels = random_step(EIGHT)
+    output, labels = random_step(EIGHT)
     with Watch() as seen: PortraitLoss(EIGHT, metric_loss, 'uncertainty')(output, labels).backward()
     assert not seen.ops & {'_local_scalar_dense', 'nonzero', 'equal', 'masked_select'}
 
+
 def test_s_is_saved_copied_and_kept_from_weight_decay():
     loss = PortraitLoss(MARKET, 'br', 'uncertainty')
-    with torch.no_grad(): loss.s.copy_(torch.tensor([1.,2,3]))
+    with torch.no_grad(): loss.s.copy_(torch.tensor([1., 2, 3]))
     again = PortraitLoss(MARKET, 'br', 'uncertainty')
     again.load_state_dict(loss.state_dict())
-    output,labels = random_step(MARKET)
+    output, labels = random_step(MARKET)
     loss(output, labels)
-    for o in (again, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))): assert o.s.tolist()==[1,2,3]
-    assert loss.no_weight_decay()=={'s'} and list(dict(loss.named_parameters()))==['s']
-    assert not list(PortraitLoss(MARKET).parameters()) and PortraitLoss(MARKET).no_weight_decay()==set()
+    for o in (again, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))): assert o.s.tolist() == [1, 2, 3]
+    assert loss.no_weight_decay() == {'s'} and list(dict(loss.named_parameters())) == ['s']
+    assert not list(PortraitLoss(MARKET).parameters()) and PortraitLoss(MARKET).no_weight_decay() == set()
+
 
 def test_wrong_use():
-    output,labels = random_step(MARKET)
+    output, labels = random_step(MARKET)
     loss = PortraitLoss(MARKET, 'br')
     wrong = dict(metric_loss='arc', weighting='none', positives='max')
-    for word,value in wrong.items():
+    for word, value in wrong.items():
         kwargs = {word: value}
         with pytest.raises(ValueError, match=word): PortraitLoss(MARKET, **kwargs)
-    def without(d, key): return {k: v for k,v in d.items() if k!=key}
+    def without(d, key): return {k: v for k, v in d.items() if k != key}
     with pytest.raises(ValueError, match="no labels for the sub-task 'age'"): loss(output, without(labels, 'age'))
-    logits,features = output['logits'],output['features']
+    logits, features = output['logits'], output['features']
     with pytest.raises(ValueError, match="no logits for the sub-task 'age'"):
         loss(dict(output, logits=without(logits, 'age')), labels)
     with pytest.raises(ValueError, match="no features for the sub-task 'age'"):
@@ -247,6 +272,7 @@ def test_wrong_use():
     with pytest.raises(ValueError, match="labels of 'gender' must be"):
         loss(output, dict(labels, gender=labels['gender'][:3]))
     assert PortraitLoss(MARKET)(without(output, 'features'), labels).isfinite()
-    for f,y in ((torch.ones(2), torch.ones(2)), (torch.ones(2,3), torch.ones(3)), (torch.ones(2,3), torch.ones(2,2,2))):
+    for f, y in ((torch.ones(2), torch.ones(2)), (torch.ones(2, 3), torch.ones(3)),
+                 (torch.ones(2, 3), torch.ones(2, 2, 2))):
         with pytest.raises(ValueError, match='features must be'): batch_rank_loss(f, y)
         with pytest.raises(ValueError, match='features must be'): batch_hard_triplet_loss(f, y)

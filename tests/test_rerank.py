@@ -3,13 +3,14 @@ import numpy as np, pytest, torch
 from portrait_nb.metrics import retrieval_scores
 from portrait_nb.rerank import k_reciprocal
 
+
 def plain(query, gallery, k1, k2, lam):
     x = np.concatenate([query, gallery]).astype(float)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     N = len(x)
     d = np.array([[((x[i]-x[j])**2).sum() for j in range(N)] for i in range(N)])
     d /= d.max(1)[:, None]
-    nearest = [sorted(range(N), key=lambda j: (d[i,j] if j!=i else -1, j)) for i in range(N)]
+    nearest = [sorted(range(N), key=lambda j: (d[i, j] if j != i else -1, j)) for i in range(N)]
     def reciprocal(i, k): return {j for j in nearest[i][:k+1] if i in nearest[j][:k+1]}
     V = np.zeros((N, N))
     for i in range(N):
@@ -18,15 +19,16 @@ def plain(query, gallery, k1, k2, lam):
         for j in own:
             theirs = reciprocal(j, int(np.around(k1/2)))
             if 3*len(theirs & own) > 2*len(theirs): members |= theirs
-        for j in members: V[i,j] = np.exp(-d[i,j])
+        for j in members: V[i, j] = np.exp(-d[i, j])
         V[i] /= V[i].sum()
     V = np.array([np.mean([V[j] for j in nearest[i][:k2]], axis=0) for i in range(N)])
     out = np.zeros((len(query), len(gallery)))
     for i in range(len(query)):
         for j in range(len(gallery)):
             both, either = np.minimum(V[i], V[len(query)+j]).sum(), np.maximum(V[i], V[len(query)+j]).sum()
-            out[i,j] = (1-lam)*(1-both/either) + lam*d[i,len(query)+j]
+            out[i, j] = (1-lam)*(1-both/either) + lam*d[i, len(query)+j]
     return out
+
 
 @pytest.mark.parametrize('seed', range(8))
 def test_against_the_plain_method(seed):
@@ -39,6 +41,7 @@ def test_against_the_plain_method(seed):
     got = -k_reciprocal(query, gallery, k1, k2, lam, chunk)(rows).numpy()
     assert got == pytest.approx(plain(np.asarray(query), np.asarray(gallery), k1, k2, lam)[rows], abs=1e-5)
 
+
 def test_it_helps_where_neighbours_help():
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(40), 12)
@@ -48,12 +51,14 @@ def test_it_helps_where_neighbours_help():
     args = x[q], x[~q], who[q], who[~q]
     assert retrieval_scores(*args, similarity=k_reciprocal(*args[:2], 12, 4)).mAP > retrieval_scores(*args).mAP+.02
 
+
 def test_twins_and_zeros_do_no_harm():
     rng = np.random.default_rng(1)
     x = np.repeat(rng.normal(size=(10, 6)), 4, 0)
     x[:3] = 0
     got = k_reciprocal(x[::4], x, 5, 2)(np.arange(10))
     assert torch.isfinite(got).all() and got.shape == (10, 40)
+
 
 @pytest.mark.parametrize('kwargs,words', [
     (dict(k1=20), 'k2=6, k1=20 and 12 images'), (dict(k1=3, k2=5), 'k2=5, k1=3'), (dict(k1=3, k2=0), 'k2=0'),

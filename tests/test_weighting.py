@@ -9,17 +9,20 @@ from portrait_nb.model import PortraitNet
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 from portrait_nb.weighting import LogitAdjustment, dynamic_weights, gradient_lengths, label_priors
 
-THREE = Tasks([Task('who', 'appearance', ['a','b','c']), Task('age', 'appearance', ['x','y']),
-               Task('mood', 'emotion', ['p','q'], multilabel=True)])
+THREE = Tasks([Task('who', 'appearance', ['a', 'b', 'c']), Task('age', 'appearance', ['x', 'y']),
+               Task('mood', 'emotion', ['p', 'q'], multilabel=True)])
+
 
 def learner(portraits, tasks=PORTRAIT, cbs=(), **kwargs):
     root, df = portraits
     dls = portrait_dls(df, root, tasks, size=(64, 32), bs=16, num_workers=0, seed=0, device='cpu')
     return fss_learner(dls, 'test_resnet', pretrained=False, cbs=[SkipValidation(), *cbs], **kwargs)
 
+
 def fit(learn, n=1):
     with learn.no_bar(), learn.no_logging(): learn.fit(n, 1e-3)
     return learn
+
 
 def step(seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -29,6 +32,7 @@ def step(seed=0):
     labels = dict(who=some_labels(3, 8), age=some_labels(2, 8), mood=some_labels(2, 8, 2).double())
     return dict(features=f, logits={k: f[k]@heads[k] for k in f}), labels
 
+
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
 def test_gradnorm_evens_the_gradients(metric_loss):
     out, labels = step()
@@ -36,6 +40,7 @@ def test_gradnorm_evens_the_gradients(metric_loss):
     loss(out, labels).backward()
     lengths = torch.stack([f.grad.norm() for f in out['features'].values()])
     assert lengths.tolist() == pytest.approx([lengths[0].item()]*3) and loss.weights.mean().item() == pytest.approx(1)
+
 
 def test_gradnorm_averages_over_batches_and_skips_what_has_no_label():
     loss, norms = PortraitLoss(THREE, weighting='gradnorm').double(), []
@@ -56,6 +61,7 @@ def test_gradnorm_averages_over_batches_and_skips_what_has_no_label():
     with torch.no_grad(): loss(*step(4))
     assert (loss.weights == weights).all()
 
+
 @pytest.mark.parametrize('split', ['fss', 'shared'])
 @pytest.mark.parametrize('weighting', ['gradnorm', 'dwa'])
 def test_weightings_train_under_bf16_and_travel(portraits, weighting, split, tmp_path):
@@ -65,6 +71,7 @@ def test_weightings_train_under_bf16_and_travel(portraits, weighting, split, tmp
     assert w.mean().item() == pytest.approx(1, abs=1e-3)
     again = load_portrait_model(save_portrait_model(learn, tmp_path/'m'))
     assert again.criterion.weighting == weighting and torch.equal(again.criterion.weights, w)
+
 
 def test_dynamic_weights_need_two_epochs_and_follow_the_log(portraits):
     learn = fit(learner(portraits, weighting='dwa', metric_loss='br'), 2)
@@ -76,6 +83,7 @@ def test_dynamic_weights_need_two_epochs_and_follow_the_log(portraits):
     want = 8*np.exp(r/2)/np.exp(r/2).sum()
     assert learn.loss_func.weights.tolist() == pytest.approx(want, rel=1e-4)
 
+
 def test_shares_against_counting():
     rng = np.random.default_rng(0)
     y = rng.integers(-1, 4, 300)
@@ -85,6 +93,7 @@ def test_shares_against_counting():
     assert label_priors(Task('t', 'a', list('ab')), torch.tensor([0, 0, -1, 0])).tolist() == pytest.approx([1, 1/3])
     hot = torch.tensor([[1., 0], [0, 0], [-1, -1], [1, 1]])
     assert label_priors(Task('t', 'a', list('ab'), multilabel=True), hot).tolist() == pytest.approx([2/3, 1/3])
+
 
 def test_adjusted_in_training_and_not_in_scoring(portraits):
     cb = LogitAdjustment(tau=.5)
@@ -108,6 +117,7 @@ def test_adjusted_in_training_and_not_in_scoring(portraits):
     assert (adjusted['expression']-raw['expression'])[3].tolist() == pytest.approx(.5*np.log(p/(1-p)), rel=1e-3)
     assert cb.run_valid is False
 
+
 def test_gradient_lengths_by_finite_differences(portraits):
     "The derivative along the gradient is its length"
     root, df = portraits
@@ -128,13 +138,16 @@ def test_gradient_lengths_by_finite_differences(portraits):
             slope = (f(pooled+1e-5*along)-f(pooled-1e-5*along))/2e-5
             assert got.loc[t.name, k] == pytest.approx(slope.item(), rel=1e-4)
 
+
 def test_looking_for_a_learning_rate_leaves_the_weights_alone(portraits):
     learn = learner(portraits, weighting='dwa')
     with learn.no_bar(), learn.no_logging(): learn.lr_find(num_it=10, show_plot=False)
     assert learn.loss_func.weights.tolist() == [1.]*8
 
+
 def test_what_the_callbacks_need_is_said(portraits):
     with pytest.raises(ValueError, match='the Learner needs both'): fit(learner(portraits, cbs=[DynamicWeights()]))
+
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_dynamic_weights_against_numpy(dtype):
@@ -144,6 +157,7 @@ def test_dynamic_weights_against_numpy(dtype):
     want = 9*np.exp(r)/np.exp(r).sum()
     assert dynamic_weights(last, before).tolist() == pytest.approx(want.tolist(), rel=1e-5)
     assert dynamic_weights(last, before).sum().item() == pytest.approx(9, rel=1e-5)
+
 
 def test_a_loss_that_was_nothing_or_unknown_is_steady():
     last, before = np.array([1., 0, np.nan, 1, 2]), np.array([0., 0, 1, np.nan, 2])

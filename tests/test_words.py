@@ -181,5 +181,5 @@ def test_cameras_of_two_kinds_are_one():
 
 def test_tensors_and_arrays_of_one_number_are_their_number():
     numbers = (torch.tensor(7), torch.tensor(-1), torch.tensor(2.), np.array(-1), np.int64(3))
-    assert [word(o) for o in numbers] == ['7','','2','','3']
-    assert list(words([torch.tensor(-1), torch.tensor(7)])) == ['','7']
+    assert [word(o) for o in numbers] == ['7', '', '2', '', '3']
+    assert list(words([torch.tensor(-1), torch.tensor(7)])) == ['', '7']
