@@ -24,6 +24,7 @@ test: install check-sync nbs pytest
 
 check-sync: install
 	$(BIN)/python .ci/check_layout.py
+	$(BIN)/python .ci/check_reading.py
 	$(BIN)/python .ci/check_notebooks.py
 
 nbs: install

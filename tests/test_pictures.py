@@ -17,8 +17,8 @@ def photo(): return Image.fromarray(np.random.default_rng(0).integers(0, 256, (4
 
 # --- the door
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr', 'HSV',
-                                  'LAB', 'I', 'F', 'I;16', 'I;16B'])
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr',
+                                  'HSV', 'LAB', 'I', 'F', 'I;16', 'I;16B'])
 def test_every_mode_of_pillow(mode):
     img = open_picture(Image.new(mode, (9, 5)))
     assert (img.mode, img.size) == ('RGB', (9, 5))
