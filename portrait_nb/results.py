@@ -9,6 +9,7 @@ __all__ = ['LEVEL', 'check_lines', 'summary', 'plot_rows', 'scored_on', 'paper_r
 # %% ../nbs/ablation/030_results.ipynb #0257ac6c
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from .rows import Experiments
 from .style import INK, aspect_colour
 from .tasks import PORTRAIT
@@ -147,5 +148,6 @@ def plot_differences(ax,
         ax.errorbar(difference, y, xerr=ends, fmt='o', ms=4, capsize=2, lw=1.2, color=colour)
         if paper is not None: ax.plot(paper.loc[a,k]-paper.loc[b,k], y, 'D', ms=4, color='#aaaaaa', zorder=1)
     ax.axvline(0, color='#999999', lw=.8)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set(yticks=range(len(scores)), yticklabels=scores, title=f'{a} minus {b}')
     ax.invert_yaxis()

@@ -84,8 +84,10 @@ class Experiments:
     def __init__(self,
                  rows # of `Row`, each with a name of its own
                 ):
-        self.rows = {o.name: o for o in rows}
-        if len(self.rows)<len(rows): raise ValueError("Two rows have the same name.")
+        names = [o.name for o in rows]
+        twice = [o for o in names if names.count(o)>1]
+        if twice: raise ValueError(f"Two rows have the same name, {twice[0]!r}: give each its own.")
+        self.rows = dict(zip(names, rows))
 
     def __iter__(self): return iter(self.rows.values())
     def __len__(self): return len(self.rows)

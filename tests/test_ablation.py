@@ -211,7 +211,7 @@ def test_grid_multiplies_out():
 
 
 def test_wrong_use(portraits, tmp_path):
-    with pytest.raises(ValueError, match='same name'): Experiments([Row('a'), Row('a')])
+    with pytest.raises(ValueError, match="same name, 'a'"): Experiments([Row('a'), Row('a')])
     with pytest.raises(KeyError, match="no row 'best'"):
         TABLE4.run(loaders(portraits), SHORT, ['best'], **where(tmp_path))
     with pytest.raises(ValueError, match="scale must be one of"):
