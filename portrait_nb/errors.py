@@ -56,7 +56,8 @@ def quote(text:str,    # e.g. the content of a cell
 def first_line(error:Exception # of any library
               )->str:          # without its line break
     "The first line of what `error` says, or its kind if it says nothing"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 # %% ../nbs/data/010_errors.ipynb #3323a773
 def one_of(value,   # what was passed
