@@ -580,7 +580,9 @@ def _draw_files(root, rows, size, seed):
 def _worker():
     "What a drawing process does with the job on its standard input"
     job = json.load(sys.stdin)
-    for image in _draw_files(Path(job['root']), job['rows'], job['size'], job['seed']): print(image, flush=True)
+    for image in _draw_files(Path(job['root']), job['rows'], job['size'], job['seed']):
+        sys.stdout.write(f'{image}\n') # in one piece: the pipe has several writers
+        sys.stdout.flush()
 
 def _start(n, sink):
     "`n` drawing processes that wait for their jobs, and report through the pipe `sink` what they have done"

@@ -1,6 +1,7 @@
 """The promises of synth beyond its notebook: several seeds, interruptions, processes, scripts without a guard."""
-import json, os, subprocess, sys
+import io, json, os, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from portrait_nb import synth
@@ -140,3 +141,14 @@ def test_seeds_and_sizes():
     a, b = draw_portrait(row, (64, 32)), draw_portrait(row, (64, 32))
     assert a.shape == (64, 32, 3) and a.dtype == np.uint8 and (a == b).all()
     assert (draw_portrait(row, (64, 32), seed=1) != a).any() and draw_portrait(row).shape == (256, 128, 3)
+
+
+def test_a_process_reports_each_picture_in_one_piece(monkeypatch):
+    "Two processes write into one pipe; unbuffered, `print` sends a name and its line end apart"
+    pieces = []
+    out = SimpleNamespace(write=pieces.append, flush=lambda: None)
+    monkeypatch.setattr(synth, '_draw_files', lambda *_: iter(['a.jpg', 'b.jpg']))
+    monkeypatch.setattr(sys, 'stdin', io.StringIO(json.dumps(dict(root='x', rows=[], size=[4, 2], seed=0))))
+    monkeypatch.setattr(sys, 'stdout', out)
+    synth._worker()
+    assert pieces == ['a.jpg\n', 'b.jpg\n']

@@ -12,7 +12,7 @@ import numpy as np
 from dataclasses import dataclass, replace
 from fastcore.basics import patch
 from .brush import skia, mix, shade, paint, linear, Light, Place, Scene, WIDTH, HEIGHT
-from .rooms import PLACES, furnished_place, random_colour
+from .rooms import PLACES, furnished_place, hour_of, random_colour
 
 # %% ../../nbs/draw/030_streets.ipynb #4b3c67aa
 def _sky(scene, colours):
@@ -401,7 +401,7 @@ def _park_bench(scene):
 # %% ../../nbs/draw/030_streets.ipynb #d13db49f
 @PLACES.add('park', hours=('day','day','dusk'), warmth=(-.2,.7), level=(.88,1.1), outdoors=True)
 def _park(scene):
-    vary,place,dusk = scene.vary,scene.place,scene.hour()=='dusk'
+    vary,place,dusk = scene.vary,scene.place,hour_of(scene)=='dusk'
     grass = mix((.42,.60,.27), (.60,.60,.28), vary(3))
     season = (.82,.48,.20) if vary(4)>.6 else (.48,.62,.26)
     leaf = mix((.33,.52,.25), season, vary(5))
@@ -448,7 +448,7 @@ def _towel(scene):
 # %% ../../nbs/draw/030_streets.ipynb #9bcc864e
 @PLACES.add('beach', hours=('day','day','dusk'), warmth=(0.,.9), level=(.95,1.15), outdoors=True)
 def _beach(scene):
-    vary,dusk = scene.vary,scene.hour()=='dusk'
+    vary,dusk = scene.vary,hour_of(scene)=='dusk'
     sand = mix((.87,.78,.60),scene.place.floor,.15)
     top,low,sea = (.34,.62,.90),(.84,.93,.97),(.20,.50,.62)
     if dusk: top,low,sea = (.42,.42,.68),(.99,.74,.52),(.45,.50,.60)
@@ -501,7 +501,7 @@ def _fence(scene):
 # %% ../../nbs/draw/030_streets.ipynb #3d2202b4
 @PLACES.add('country', hours=('day','day','dusk'), warmth=(-.1,.8), level=(.92,1.12), outdoors=True)
 def _country(scene):
-    vary,dusk = scene.vary,scene.hour()=='dusk'
+    vary,dusk = scene.vary,hour_of(scene)=='dusk'
     low = (.98,.80,.62) if dusk else (.88,.93,.95)
     _sky(scene, ((.50,.52,.74) if dusk else (.40,.62,.88), low))
     _clouds(scene, 3)
