@@ -90,7 +90,7 @@ def write(name):
     "Train what is missing of one table, and write its files"
     file, scale = Path(__file__).parent/f'table4_{name}', SHORT if name == 'short' else SCALES['small']
     rows, dls = ROWS if name == 'bias' else WITHOUT, drawn_loaders(scale, 'out/small')
-    made = {k: environment()[k] for k in ('commit', 'date')}
+    provenance = {k: environment()[k] for k in ('commit', 'date')}
     runs = [rows.run(dls, scale, names, seeds, OUT, f'{file}.csv', DATA) for names, seeds in TRAININGS[name]]
     lines = pd.concat(runs)
     groups = {seeds: pairs for seeds, pairs in of_seeds(lines, PAIRS).items() if len(seeds) > 1}
@@ -101,7 +101,7 @@ def write(name):
         for kind, table in (('thresholds', expression(dls, outcomes)), ('accuracies', accuracies(dls, outcomes))):
             if len(table): tables[kind].append(pd.DataFrame(dict(row=o.row, seed=o.seed, **table)))
     for kind, parts in tables.items():
-        pd.concat(parts).round(5).assign(**made).to_csv(f'{file}_{kind}.csv', index=False)
+        pd.concat(parts).round(5).assign(**provenance).to_csv(f'{file}_{kind}.csv', index=False)
 
 
 if __name__ == '__main__': write(sys.argv[1] if sys.argv[1:] in (['short'], ['bias']) else 'small')

@@ -76,15 +76,15 @@ def test_a_key_changes_with_what_is_trained_and_nothing_else(portraits):
 @pytest.mark.parametrize('tasks', [PORTRAIT, Tasks(PORTRAIT.attributes), Tasks([PORTRAIT['identity']])],
                          ids=['portrait', 'attributes', 'identity'])
 def test_a_line_holds_the_scores_of_the_learner(portraits, tasks, tmp_path, monkeypatch):
-    dls, kept = loaders(portraits, tasks), {}
+    dls, expected = loaders(portraits, tasks), {}
     real = ablation.outcome
     def outcome(learn, *args):
-        kept.update(learn.portrait_scores(), params=sum(o.numel() for o in learn.model.parameters()))
+        expected.update(learn.portrait_scores(), params=sum(o.numel() for o in learn.model.parameters()))
         return real(learn, *args)
     monkeypatch.setattr(ablation, 'outcome', outcome)
     line = Experiments([Row('fss')]).run(dls, SHORT, **where(tmp_path)).iloc[0]
     for k in [*tasks.names, 'mAP', 'rank1', 'rank5', 'PIQ', 'params']:
-        if k in kept: assert line[k] == pytest.approx(kept[k], abs=1e-5)
+        if k in expected: assert line[k] == pytest.approx(expected[k], abs=1e-5)
     assert 'PIQ_low' in line
     assert line.PIQ_low <= line.PIQ <= line.PIQ_high
     assert line.backbone == 'test_byobnet'
@@ -120,10 +120,12 @@ def test_piq_needs_every_sub_task(portraits, tmp_path):
 def test_differences_are_those_of_the_lines(portraits, tmp_path):
     dls, run = loaders(portraits), where(tmp_path)
     lines = TABLE4.run(dls, SHORT, ['single', 'fss'], (0, 1), **run).groupby('row').mean(numeric_only=True)
-    told = TABLE4.differences(dls, [('fss', 'single')], SHORT, (0, 1), run['out'], n=20).set_index('score')
+    table = TABLE4.differences(dls, [('fss', 'single')], SHORT, (0, 1), run['out'], n=20).set_index('score')
     for k in ('mAP', 'rank1', 'age', 'expression', 'PIQ'):
-        assert told.difference[k] == pytest.approx(lines.loc['fss', k]-lines.loc['single', k], abs=1e-5)
-    assert (told.low <= told.difference).all() and (told.difference <= told.high).all() and (told.trainings == 2).all()
+        assert table.difference[k] == pytest.approx(lines.loc['fss', k]-lines.loc['single', k], abs=1e-5)
+    assert (table.low <= table.difference).all()
+    assert (table.difference <= table.high).all()
+    assert (table.trainings == 2).all()
     with pytest.raises(ValueError, match="row 'fss' with seed 2 is not among the runs"):
         TABLE4.differences(dls, [('fss', 'single')], SHORT, (2,), run['out'])
 

@@ -471,18 +471,18 @@ def test_memory_is_told_where_it_is_counted():
 @pytest.mark.parametrize('back', [False, True])
 def test_fused_adam_follows_the_layout_of_the_weights(back):
     "channels_last comes, or goes, between two steps: the moments stay with their weights"
-    made = [nn.Conv2d(3, 4, 3) for _ in range(2)]
-    made[1].load_state_dict(made[0].state_dict())
-    opts = [f(list(m.parameters()), lr=1e-2) for f, m in zip((FusedAdam, Adam), made)]
+    layers = [nn.Conv2d(3, 4, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    opts = [f(list(m.parameters()), lr=1e-2) for f, m in zip((FusedAdam, Adam), layers)]
     layouts = (torch.channels_last, torch.contiguous_format)
     for layout in layouts if back else layouts[::-1]:
-        made[0].to(memory_format=layout)
+        layers[0].to(memory_format=layout)
         for _ in range(2):
-            grads = [torch.randn(p.shape) for p in made[1].parameters()]
-            for m, opt in zip(made, opts):
+            grads = [torch.randn(p.shape) for p in layers[1].parameters()]
+            for m, opt in zip(layers, opts):
                 for p, g in zip(m.parameters(), grads): p.grad = torch.empty_like(p).copy_(g)
                 opt.step()
-    for p, q in zip(*(m.parameters() for m in made)): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    for p, q in zip(*(m.parameters() for m in layers)): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
 def test_losses_of_an_interrupted_fit_can_be_drawn():

@@ -260,18 +260,18 @@ def test_digest_follows_the_weights(net):
     from portrait_nb.model import weights_digest
     first, copy = weights_digest(net), deepcopy(net)
     assert weights_digest(copy) == first == weights_digest(net) and len(first) == 16
-    seen = {first}
+    found = {first}
     for fused in (False, True): # a fused step is not counted by torch's versions
         for p in copy.parameters(): p.grad = torch.ones_like(p)
         torch.optim.Adam(copy.parameters(), 1e-6, fused=fused).step()
-        seen.add(weights_digest(copy))
+        found.add(weights_digest(copy))
         other = deepcopy(net); other.load_state_dict(copy.state_dict())
         assert weights_digest(other) == weights_digest(copy)
     with torch.no_grad(): next(p for p in copy.parameters() if p.numel()>2000).view(-1)[-1] += 1
-    seen.add(weights_digest(copy))
-    copy.train()(torch.randn(4, 3, 64, 32)); seen.add(weights_digest(copy))
-    with torch.inference_mode(): seen.add(weights_digest(deepcopy(net)))
-    assert len(seen) == 5
+    found.add(weights_digest(copy))
+    copy.train()(torch.randn(4, 3, 64, 32)); found.add(weights_digest(copy))
+    with torch.inference_mode(): found.add(weights_digest(deepcopy(net)))
+    assert len(found) == 5
     assert weights_digest(net.to(memory_format=torch.channels_last)) == first
 
 

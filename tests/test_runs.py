@@ -111,12 +111,12 @@ def start():
 @pytest.fixture(scope='module')
 def unbroken(start, portraits, tmp_path_factory):
     "Runs that were never broken, one a kind"
-    d, made = tmp_path_factory.mktemp('unbroken'), {}
+    d, runs_of = tmp_path_factory.mktemp('unbroken'), {}
     def inner(kind):
-        if kind not in made:
+        if kind not in runs_of:
             assert start(d/kind, config_of(portraits[0], **KINDS[kind]), '') == 0
-            made[kind] = d/kind
-        return made[kind]
+            runs_of[kind] = d/kind
+        return runs_of[kind]
     return inner
 
 

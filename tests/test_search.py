@@ -166,8 +166,8 @@ def test_the_gpus_way_of_counting():
     bounds[3] = -math.inf
     scale = torch.rand(300)+.5
     here, there = (search.counts_reaching(o, scale, bounds) for o in (S, OnGpu(S)))
-    asked = bounds>-math.inf
-    assert (here[asked] == there[asked]).all() and here[0, 0] == (S[0]*scale >= bounds[0, 0]).sum()
+    is_bounded = bounds>-math.inf
+    assert (here[is_bounded] == there[is_bounded]).all() and here[0, 0] == (S[0]*scale >= bounds[0, 0]).sum()
 
 
 @pytest.mark.filterwarnings('ignore:TF32')

@@ -352,9 +352,9 @@ def optimiser(setup, device):
     variants = {'Adam of fastai': 'fp32', 'FusedAdam': 'fused'}
     learns = {k: build({**setup, 'variant': v}, device)[0] for k, v in variants.items()}
     weights = {k: [p for p, *_ in o.opt.all_params()] for k, o in learns.items()}
-    made = {k: [torch.randn_like(p) for p in v] for k, v in weights.items()}
+    gradients = {k: [torch.randn_like(p) for p in v] for k, v in weights.items()}
     def set_gradients(k):
-        for p, g in zip(weights[k], made[k]): p.grad = g
+        for p, g in zip(weights[k], gradients[k]): p.grad = g
     def f(opt):
         opt.step()
         opt.zero_grad()
@@ -444,10 +444,10 @@ def count(setup, device):
     from torch.utils.flop_counter import FlopCounterMode
     setup = {**setup, 'bs': 2, 'ladder': ['fp32', 'fused'], 'variant': 'fused'}
     learn, (x, y) = build(setup, 'cpu')
-    own, seen = {p.untyped_storage().data_ptr() for p in learn.model.parameters()}, {}
+    own, storages = {p.untyped_storage().data_ptr() for p in learn.model.parameters()}, {}
     def note(t):
         store = t.untyped_storage()
-        if store.data_ptr() not in own: seen[store.data_ptr()] = store.nbytes()
+        if store.data_ptr() not in own: storages[store.data_ptr()] = store.nbytes()
         return t
     kept = []
     with saved_tensors_hooks(lambda t: (kept.append(t), note(t))[1], lambda t: t):
@@ -455,8 +455,8 @@ def count(setup, device):
     with FlopCounterMode(display=False) as backward: learn.loss_func(out, y).backward()
     n = sum(p.numel() for p in learn.model.parameters())
     gflop = (forward.get_total_flops()+backward.get_total_flops())/2/1e9
-    return dict(count=dict(gflop_per_image=gflop, saved_mb_per_image=sum(seen.values())/2/1e6, million_weights=n/1e6,
-                           **launches(setup)))
+    return dict(count=dict(gflop_per_image=gflop, saved_mb_per_image=sum(storages.values())/2/1e6,
+                           million_weights=n/1e6, **launches(setup)))
 
 
 def launches(setup):
