@@ -10,9 +10,11 @@ root = Path(__file__).resolve().parent.parent
 WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
 PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
 READ_ONLY = ('tutorials', 'reproductions') # these export nothing
-EXPORT = re.compile(r'^#\s*\|\s*exports?\b', re.M)
+EXPORT = re.compile(r'^#\s*\|\s*export[si]?\b', re.M)
 
-def cells(path): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type']=='code']
+def cells(path):
+    found = json.loads(path.read_text('utf-8'))['cells']
+    return [''.join(c['source']) for c in found if c['cell_type']=='code']
 
 def module_of(path):
     "The module that a notebook exports, e.g. 'draw.brush'"
@@ -28,8 +30,12 @@ def imported(source):
     "Pairs (module of ours, names imported from it) of some code"
     source = re.sub(r'^\s*[!%].*', 'pass', source, flags=re.M)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('portrait_nb.'):
-            yield '.'.join(node.module.split('.')[1:]), [o.name for o in node.names]
+        if isinstance(node, ast.ImportFrom):
+            path = ('portrait_nb' if node.level else '')+(f'.{node.module}' if node.level and node.module else node.module or '')
+            names = [o.name for o in node.names]
+            if path=='portrait_nb': # modules, or a private name of the package
+                for name in names: yield (name, []) if not name.startswith('_') else ('the package', [name])
+            elif path.startswith('portrait_nb.'): yield path.removeprefix('portrait_nb.'), names
         if isinstance(node, ast.Import):
             for o in node.names:
                 if o.name.startswith('portrait_nb.'): yield o.name.removeprefix('portrait_nb.'), []
@@ -50,7 +56,7 @@ def wrong_imports(nbs):
     for p in nbs:
         for source in filter(EXPORT.search, cells(p)):
             for module,names in imported(source):
-                if module==module_of(p): continue
+                if module in (module_of(p), 'the package'): continue
                 where = p.relative_to(root)
                 if module not in home: yield f'{where}: imports portrait_nb.{module}, which no notebook exports.'
                 elif place(home[module])>=place(p):
@@ -71,7 +77,8 @@ def main():
     faults = list(misplaced(nbs))
     if not faults: faults += wrong_imports(nbs)
     exported = [(p, module_of(p), s) for p in nbs for s in filter(EXPORT.search, cells(p))]
-    faults += private_imports([*exported, *((p, None, p.read_text()) for p in scripts if p.parent.name=='results')])
+    exported += [(p, None, p.read_text('utf-8')) for p in scripts if p.is_relative_to(root/'results')]
+    faults += private_imports(exported)
     print(*faults, sep='\n')
     if faults: sys.exit(1)
     print('Every notebook is in its place, and imports what comes before it.')

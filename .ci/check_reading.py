@@ -9,7 +9,7 @@ root = Path(__file__).resolve().parent.parent
 LINE,STRING = 120,160     # characters of a line; of one that a single string fills
 NODES,CELL,SHOWN = 13,60,.8 # nodes per exported line, lines of an exported cell, definitions with evidence right below
 DENSE = ('draw',)         # wings whose lines may be dense: drawing is arithmetic
-EXPORT = re.compile(r'^#\s*\|\s*exports?\b', re.M)
+EXPORT = re.compile(r'^#\s*\|\s*export[si]?\b', re.M)
 DEFINES = re.compile(r'^\s*(def|class) ', re.M)
 BEFORE = r"[\w.]+(, *\w+)* *=+ *|return |yield |raise \w+\(|print\(|assert .*, "
 ONE_STRING = re.compile(rf"""\s*({BEFORE})?\(?[frb]{{0,2}}(["']).*\3[)\]}},:]*""")
@@ -19,7 +19,7 @@ def notebooks():
     return [p for p in found if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts)]
 
 def code_cells(path):
-    cells = json.loads(path.read_text())['cells']
+    cells = json.loads(path.read_text('utf-8'))['cells']
     return [''.join(c['source']) for c in cells if c['cell_type']=='code']
 
 def code_lines(source): return [o for o in source.split('\n') if o.strip() and not re.match(r'#\s*\|', o)]
@@ -62,7 +62,7 @@ def main():
     faults = [o for p in notebooks() for o in faults_of(p)]
     for p in [p for d in ('tests','results','.ci') for p in sorted((root/d).rglob('*.py'))]:
         where = p.relative_to(root)
-        faults += [f'{where}: {len(o)} characters: {o.strip()[:70]} ...' for o in long_lines(p.read_text())]
+        faults += [f'{where}: {len(o)} characters: {o.strip()[:70]} ...' for o in long_lines(p.read_text('utf-8'))]
     print(*faults, sep='\n')
     if faults: sys.exit(f'{len(faults)} places are hard to read.')
     print('Lines are short, and definitions are shown at work.')

@@ -8,6 +8,7 @@ __all__ = ['nearest', 'some', 'did_you_mean', 'plural', 'quote', 'first_line', '
 # %% ../nbs/data/010_errors.ipynb #c202f96b
 import difflib
 from importlib import import_module
+from numbers import Number
 
 # %% ../nbs/data/010_errors.ipynb #0c11be22
 def nearest(text:str, # a name as you typed it
@@ -60,12 +61,20 @@ def first_line(error:Exception # of any library
     return lines[0].strip() if lines else type(error).__name__
 
 # %% ../nbs/data/010_errors.ipynb #3323a773
+def _is_same(value, choice):
+    "Are they one word, or one number? numpy's count as Python's; True isn't 1"
+    for kind in (str, Number):
+        if not isinstance(value, kind) or not isinstance(choice, kind): continue
+        return isinstance(value, bool)==isinstance(choice, bool) and value==choice
+    return value is choice
+
 def one_of(value,   # what was passed
            choices, # what may be passed
            what:str # what the argument is called
-          ):        # `value`
-    "`value` if it is one of `choices`; a ValueError that names them if not"
-    if any(value is o or type(value) is type(o) and value==o for o in choices): return value
+          ):        # the choice that it is
+    "The one of `choices` that `value` is; a ValueError that names them if it is none"
+    for o in choices:
+        if _is_same(value, o): return o
     near = nearest(value, [o for o in choices if isinstance(o, str)]) if isinstance(value, str) else None
     hint = f"; did you mean {near!r}?" if near else '.'
     raise ValueError(f"{what} must be one of {', '.join(map(str, choices))}, got {value!r}{hint}")

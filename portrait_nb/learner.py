@@ -10,7 +10,7 @@ __all__ = ['Interpretation', 'ClassificationInterpretation', 'FORMAT', 'READS', 
            'DictMetric', 'replace_folder', 'file_sha256', 'save_portrait_model', 'load_portrait_model', 'load_learner']
 
 # %% ../nbs/training/030_learner.ipynb #0b559983
-import hashlib, json, tempfile, warnings
+import hashlib, json, shutil, tempfile, warnings
 from copy import copy, deepcopy
 from types import SimpleNamespace
 import numpy as np
@@ -779,14 +779,17 @@ def replace_folder(path # the folder to make, or to replace with all that it hol
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.saving-') as tmp:
-        new,old = Path(tmp)/'new',Path(tmp)/'old'
+        new = Path(tmp)/'new'
         new.mkdir()
         yield new
-        if path.exists(): path.rename(old)
-        try: new.rename(path)
-        except OSError:
-            if old.exists(): old.rename(path)
+        old = path.with_name(f'.{path.name}-before{Path(tmp).name}') # beside `tmp`, which is deleted whatever happens
+        try:
+            if path.exists(): path.rename(old)
+            new.rename(path)
+        except BaseException: # an interrupt too
+            if old.exists() and not path.exists(): old.rename(path)
             raise
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/training/030_learner.ipynb #47c82bac
 def file_sha256(path # any file

@@ -1,4 +1,7 @@
 "Sentences that tell the user what to do, and the words they are made of."
+import enum
+
+import numpy as np
 import pytest
 
 from portrait_nb.errors import did_you_mean, first_line, named, nearest, needs, one_of, plural, quote, some
@@ -58,3 +61,14 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
     install = r"pip install 'portrait_nb\[distributed\]'"
     with pytest.raises(ImportError, match=rf"^Training needs accelerate, which isn't installed: {install}$"):
         needs('accelerate', 'distributed', 'Training')
+
+
+class Sampling(str, enum.Enum):
+    pk = 'pk'
+
+
+@pytest.mark.parametrize('value,choice', [(np.str_('pk'), 'pk'), (Sampling.pk, 'pk'), (np.int64(16), 16), (16., 16),
+                                          (np.float32(16), 16)])
+def test_a_word_of_numpy_and_a_number_of_another_type_are_what_they_say(value, choice):
+    found = one_of(value, ('pk', 16, None), 'x')
+    assert found == choice and type(found) is type(choice)

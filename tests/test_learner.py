@@ -783,3 +783,17 @@ def test_what_can_be_scored(splits, names, fine):
     if fine: assert check_scorable(tasks, query, gallery) is None
     else:
         with pytest.raises(ValueError, match='nothing to score on'): check_scorable(tasks, query, gallery)
+
+
+def test_an_interrupt_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
+    path, rename = tmp_path/'model', Path.rename
+    path.mkdir()
+    (path/'old.txt').write_text('old')
+    def interrupted(self, target):
+        found = rename(self, target)
+        if self == path: raise KeyboardInterrupt
+        return found
+    monkeypatch.setattr(Path, 'rename', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with replace_folder(path) as new: (new/'new.txt').write_text('new')
+    assert [o.name for o in path.iterdir()] == ['old.txt'] and [o.name for o in tmp_path.iterdir()] == ['model']
