@@ -10,7 +10,8 @@ from conftest import write_set
 from test_sources import market_tree
 
 import portrait_nb.ablation as ablation
-from portrait_nb.ablation import SCALES, TABLE4, TABLE5, TABLE5_PK, read_results
+from portrait_nb.ablation import read_results
+from portrait_nb.rows import SCALES, TABLE4, TABLE5, TABLE5_PK
 
 NOTEBOOKS = Path(__file__).parents[1]/'nbs'/'reproductions'
 pytestmark = pytest.mark.filterwarnings('ignore')
