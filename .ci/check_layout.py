@@ -28,7 +28,7 @@ def expected(path):
 
 def imported(source):
     "Pairs (module of ours, names imported from it) of some code"
-    source = re.sub(r'^\s*[!%].*', 'pass', source, flags=re.M)
+    source = re.sub(r'^[!%].*', 'pass', source, flags=re.M)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             path = ('portrait_nb' if node.level else '')+(f'.{node.module}' if node.level and node.module else node.module or '')

@@ -36,9 +36,9 @@ def n_nodes(lines):
 def shares(cells):
     "(definitions, those followed by code that is not exported before the next definition)"
     def kind(o):
-        if not EXPORT.search(o): return 'evidence'
+        if not EXPORT.search(o): return 'evidence' if code_lines(o) and 'nbdev_export()' not in o else 'nothing'
         return 'definition' if DEFINES.search(o) else 'exported'
-    kinds = [kind(o) for o in cells]
+    kinds = [o for o in map(kind, cells) if o!='nothing']
     after = [b for a,b in zip(kinds, [*kinds[1:], 'end']) if a=='definition']
     return len(after),after.count('evidence')
 
@@ -59,7 +59,10 @@ def faults_of(path):
         yield f'{where}: {shown} of {definitions} definitions are followed by a demonstration or a test: {SHOWN:.0%} have to be.'
 
 def main():
-    faults = [o for p in notebooks() for o in faults_of(p)]
+    faults = []
+    for p in notebooks():
+        try: faults += faults_of(p)
+        except (SyntaxError, ValueError, KeyError) as e: faults.append(f'{p.relative_to(root)}: cannot be read: {e}')
     for p in [p for d in ('tests','results','.ci') for p in sorted((root/d).rglob('*.py'))]:
         where = p.relative_to(root)
         faults += [f'{where}: {len(o)} characters: {o.strip()[:70]} ...' for o in long_lines(p.read_text('utf-8'))]

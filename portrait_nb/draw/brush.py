@@ -207,11 +207,14 @@ def ground(self:Scene, y:float=0.):
 def _paint(self:Scene, rgb, raw, alpha=1., stroke=None, shader=None, blur=0.):
     return paint(rgb if raw else self.tone(rgb), alpha, stroke, shader, blur)
 
+def _between(x0, x1, y0, y1):
+    "A rectangle by two of its corners, in any order"
+    return skia.Rect(min(x0,x1), min(y0,y1), max(x0,x1), max(y0,y1))
+
 @patch
 def rect(self:Scene, x0, x1, y0, y1, rgb, alpha=1., blur=0., raw=False, shader=None):
     "A rectangle on the current plane, in the light of the place or (`raw`) in its own"
-    corners = skia.Rect(min(x0,x1), min(y0,y1), max(x0,x1), max(y0,y1))
-    self.canvas.drawRect(corners, self._paint(rgb, raw, alpha, None, shader, blur))
+    self.canvas.drawRect(_between(x0, x1, y0, y1), self._paint(rgb, raw, alpha, None, shader, blur))
 
 @patch
 def rects(self:Scene, boxes, rgb, alpha=1., raw=False):
@@ -228,8 +231,7 @@ def shadow(self:Scene, x0, x1, y0, y1, alpha, blur=0.):
 @patch
 def oval(self:Scene, x0, x1, y0, y1, rgb, alpha=1., blur=0., raw=False, shader=None):
     "An oval on the current plane"
-    corners = skia.Rect(min(x0,x1), min(y0,y1), max(x0,x1), max(y0,y1))
-    self.canvas.drawOval(corners, self._paint(rgb, raw, alpha, None, shader, blur))
+    self.canvas.drawOval(_between(x0, x1, y0, y1), self._paint(rgb, raw, alpha, None, shader, blur))
 
 @patch
 def discs(self:Scene, xyr, rgb, alpha=1., raw=False):
