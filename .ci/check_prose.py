@@ -39,12 +39,14 @@ def faults_of(path):
     prose = [''.join(c['source']) for c in cells if c['cell_type']=='markdown']
     people,semicolons = voice('\n'.join(prose))
     if round(people)<PEOPLE: yield f'{where}: {people:.0f} times "we" or "you" in 10,000 words; {PEOPLE} are the least.'
-    if round(semicolons)>SEMICOLONS: yield f'{where}: {semicolons:.0f} semicolons in 100 sentences; {SEMICOLONS} are the most.'
+    if round(semicolons)>SEMICOLONS:
+        yield f'{where}: {semicolons:.0f} semicolons in 100 sentences; {SEMICOLONS} are the most.'
     for i,c in enumerate(cells):
         if c['cell_type']!='markdown': continue
         text = ''.join(c['source'])
         if not divisions(text): yield f'{where}, cell {i}: a `:::` is opened and not closed, or closed and not opened.'
-        if re.search(r'^>.*our choice', text, re.M|re.I): yield f'{where}, cell {i}: "Our choice" is a call-out, not a quotation.'
+        if re.search(r'^>.*our choice', text, re.M|re.I):
+            yield f'{where}, cell {i}: "Our choice" is a call-out, not a quotation.'
         for choice in OUR_CHOICE.findall(text):
             n = len(words_of(choice))
             if n>CHOICE: yield f'{where}, cell {i}: an "Our choice" of {n} words; {CHOICE} are the most.'
