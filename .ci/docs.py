@@ -20,7 +20,7 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.showdoc import showdoc_nm
 
 root = Path(__file__).resolve().parent.parent
-WIDTH = 88                   # characters of a signature's line that a window of 1280 pixels shows
+WIDTH = 86                   # characters of a signature's line that a window of 1280 pixels shows
 COPIED = ('.qmd', '.yml', '.css', '.png', '.jpg', '.csv') # files beside the notebooks that belong to the site
 ALSO = ('CHANGELOG.md', 'CONTRIBUTING.md')                # pages from the root of the repository
 FENCES = re.compile(r'^(```.*?^```|:::.*?$)', re.M|re.S)
@@ -71,7 +71,7 @@ def folded(line):
     if len(line)<=WIDTH or not mark: return line
     beside = len(code)<=WIDTH//2
     pad = '\n'+' '*(len(code)+1 if beside else 8)+'# '
-    lines = textwrap.wrap(doc, max(WIDTH-len(pad)+1, 20))
+    lines = textwrap.wrap(doc, max(WIDTH-len(pad)+1, 20), break_on_hyphens=False)
     return code+(' # ' if beside else pad)+pad.join(lines)
 
 class Signature(DocmentText):
@@ -84,7 +84,7 @@ class Signature(DocmentText):
 
     def __str__(self):
         text = super().__str__()
-        if inspect.isclass(self.obj): text = re.sub('^def ', 'class ', text)
+        if inspect.isclass(self.obj): text = re.sub(r'\)(->None)?:$', ')', re.sub('^def ', 'class ', text))
         return '\n'.join(map(folded, text.split('\n')))
 
 def is_ours(f): return (getattr(f, '__module__', None) or '').startswith('portrait_nb')
