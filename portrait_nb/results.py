@@ -157,7 +157,7 @@ def plot_differences(ax,
         ax.errorbar(difference, y, xerr=ends, fmt='o', ms=4, capsize=2, lw=1.2, color=colour)
         if paper is not None: ax.plot(paper.loc[a,k]-paper.loc[b,k], y, 'D', ms=4, color='#aaaaaa', zorder=1)
     ax.axvline(0, color='#999999', lw=.8)
-    ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1,2,5,10])) # more would run into each other in a narrow panel
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1,2,5,10])) # more would run into each other in a narrow panel
     ax.xaxis.set_major_formatter(FormatStrFormatter('%g'))
     ax.set(yticks=range(len(scores)), yticklabels=scores, title=f'{a} minus {b}')
     ax.invert_yaxis()
