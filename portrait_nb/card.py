@@ -10,7 +10,7 @@ __all__ = ['Card', 'md_table', 'cohen_kappa', 'fleiss_kappa', 'agreement', 'card
 import re
 import numpy as np
 import pandas as pd
-from .annotations import SPLITS
+from .annotations import SPLITS, need_columns
 from .errors import some
 from .longtail import imbalance_factor, label_counts, long_tail_score
 from .sources import portrait_sources
@@ -208,10 +208,7 @@ def _checked(df, tasks):
     "The columns of the card, with '' for what is not known"
     names = [t.name for t in tasks.attributes]
     needed = list(dict.fromkeys(['image', 'split', _identity_column(tasks), *names]))
-    for column in needed:
-        if column not in df:
-            raise ValueError(f"The table has no column '{column}'; pass tasks= with the sub-tasks it has. "
-                             f"Its columns are {some(df, 20)}.")
+    need_columns(df, needed, hint=' Pass tasks= with the sub-tasks it has.')
     df = df[needed+[o for o in ('source','group') if o in df]]
     labels = {t.name: label_words(df[t.name], t.labels) for t in tasks.attributes}
     others = {o: words(df[o]) for o in df if o not in names}

@@ -19,6 +19,7 @@ from functools import lru_cache
 from IPython.display import display
 from PIL import Image
 from torch import nn, Tensor
+from .annotations import need_columns
 from .errors import one_of, plural, some
 from .pictures import PictureError, open_picture, walk_pictures
 from .style import show_sheet
@@ -83,8 +84,7 @@ def label_of(task:Task, # single- or multi-label
 def _cells(df, task):
     "The strings of `task`, empty where unlabelled"
     name = 'identity' if task.is_identity and task.name not in df else task.name
-    if name not in df:
-        raise ValueError(f"The table has no column '{name}' for the sub-task '{task.name}'; its columns are {some(df, 20)}.")
+    need_columns(df, [name], f" for the sub-task '{task.name}'")
     return _as_words(df[name], task)
 
 def _with_train_identities(df, tasks):
@@ -107,8 +107,7 @@ def _check_images(df):
     twice = df.columns[df.columns.duplicated()]
     if len(twice):
         raise ValueError(f"The table has two columns '{twice[0]}'; keep one, e.g. df.loc[:, ~df.columns.duplicated()].")
-    if 'image' not in df:
-        raise ValueError(f"The table has no column 'image', where each portrait is; its columns are {some(df, 20)}.")
+    need_columns(df, ['image'], ', where each portrait is')
     for row,path in df.image.items():
         if isinstance(path, (str,Path)) and str(path).strip(): continue
         raise ValueError(f"Row {row} of the table, column 'image': {path!r} is no path to a picture; "
@@ -408,7 +407,7 @@ def plain(self:PortraitLoader)->PortraitLoader:
 def _check_table(df, root):
     "Refuse a table that can't be loaded from"
     _check_images(df)
-    if 'split' not in df: raise ValueError("The table has no column 'split'; read it with read_annotations.")
+    need_columns(df, ['split'], hint=' Read it with read_annotations.')
     if not Path(root).is_dir():
         raise ValueError(f"root='{root}' is not a folder; it is where the paths of the column 'image' start from.")
     odd = df.split[~df.split.isin(['train','query','gallery'])]

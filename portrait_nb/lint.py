@@ -14,7 +14,7 @@ import pandas as pd
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from .annotations import AnnotationWarning, COLUMNS, fixed_names, matched
+from .annotations import AnnotationWarning, COLUMNS, fixed_names, matched, need_columns
 from .data import PKSampler
 from .errors import one_of, plural, some
 from .longtail import label_counts
@@ -78,9 +78,7 @@ def _ready(df, tasks):
     "`df` with all columns as strings, the identities in `identity`"
     names = [t.name for t in tasks.attributes]
     if tasks.identity and tasks.identity.name in df: df = df.assign(identity=df[tasks.identity.name])
-    needed = ['image', 'split', *(['identity'] if tasks.identity else []), *names]
-    for o in needed:
-        if o not in df: raise ValueError(f"The table has no column '{o}'; its columns are {some(df, 20)}.")
+    need_columns(df, ['image', 'split', *(['identity'] if tasks.identity else []), *names])
     if not df.index.is_unique: df = df.reset_index(drop=True)
     empty = {o: '' for o in COLUMNS if o not in df}
     df = df.assign(**empty)[[*COLUMNS, *names]]
