@@ -43,26 +43,26 @@ def query_scores(ranks,        # (M,) ranks of the true matches, ascending, from
                  ks=(1,5,10),  # the ranks of CMC
                  ap='plain'    # as of `average_precision`
                 )->list:       # [M, AP, INP, found within k for each of `ks`]
-    "What one query scores"
+    "The scores of one query"
     n = len(ranks)
     if not n: return [np.nan]*(3+len(ks))
     cmc = [float(ranks[0]<=k) for k in ks]
     return [n, average_precision(ranks, ap), float(n/ranks[-1]), *cmc]
 
 # %% ../nbs/scores/010_metrics.ipynb #31305df7
-class NoTrueMatch(ValueError): "Not one query has a true match in the gallery"
+class NoTrueMatch(ValueError): "No query has a true match in the gallery"
 
 @dataclass(repr=False)
 class RetrievalScores:
     "How well queries find their true matches"
     mAP:float        # mean average precision over the valid queries
     cmc:dict         # {k: share of valid queries with a true match among the first k}
-    macro_mAP:float  # the same two, averaged within each identity first
-    macro_cmc:dict
+    macro_mAP:float  # mean average precision, averaged within each identity first
+    macro_cmc:dict   # CMC, averaged within each identity first
     n_valid:int      # queries with a true match
     n_query:int      # all queries
     mINP:float=None  # mean precision at the last true match
-    macro_mINP:float=None
+    macro_mINP:float=None # the same, averaged within each identity first
     per_query:pd.DataFrame=field(default=None, compare=False) # the scores of each query that counts
     def __repr__(self):
         def row(mAP, cmc, mINP):
@@ -75,7 +75,7 @@ class RetrievalScores:
 # %% ../nbs/scores/010_metrics.ipynb #ed3e6a25
 def mean_scores(scores,           # (Q, 3+len(ks)): `query_scores` of every query
                 codes,            # (Q,) whole numbers: equal for queries of one identity, -1 if it is unknown
-                ids,              # (Q,) the identities as they were given, for the table `per_query`
+                ids,              # (Q,) the identities as you gave them, for the table `per_query`
                 ks=(1,5,10),      # the ranks of CMC
                 no_match='skip'   # queries without a true match are left out, or score 'zero'
                )->RetrievalScores:
@@ -104,7 +104,7 @@ def mean_scores(scores,           # (Q, 3+len(ks)): `query_scores` of every quer
 # %% ../nbs/scores/010_metrics.ipynb #065ea5b5
 def as_array(x        # a tensor on any device, an array, a list
             )->np.ndarray: # float32 if it was a tensor of less than float64
-    "`x` for numpy"
+    "Turn `x` into a numpy array"
     if not isinstance(x, Tensor): return np.asarray(x)
     x = x.detach().cpu()
     return (x if x.dtype==torch.float64 else x.float()).numpy()
@@ -184,7 +184,9 @@ def macro_f1(predicted,   # as in `label_f1`
     there = ~np.isnan(f1)
     return float(f1[there].mean()) if there.any() else float('nan')
 
-def absent_labels(actual, n_labels:int)->list: # the numbers of the labels that no portrait has in `actual`
+def absent_labels(actual,      # as in `label_f1`
+                  n_labels:int # how many labels there are
+                 )->list:      # the numbers of the labels that no portrait has
     "Which labels `macro_f1` leaves out"
     return np.flatnonzero(np.isnan(label_f1(actual, actual, n_labels))).tolist()
 
@@ -215,7 +217,7 @@ def majority_scores(train,       # as of `majority_guess`
                     actual,      # as in `label_f1`, of the portraits that are scored
                     n_labels:int # how many labels there are
                    )->dict:      # {'macro_f1', 'accuracy'}; NaN if there is nothing to count or to score
-    "What the majority guess scores"
+    "The scores of the majority guess"
     guess,actual = majority_guess(train, n_labels),as_array(actual)
     if guess is None: return dict(macro_f1=float('nan'), accuracy=float('nan'))
     predicted = np.broadcast_to(np.asarray(guess), actual.shape)
