@@ -110,10 +110,14 @@ def as_array(x        # a tensor on any device, an array, a list
     return (x if x.dtype==torch.float64 else x.float()).numpy()
 
 # %% ../nbs/scores/010_metrics.ipynb #7e4e6f96
-def retrieval_scores_by_loop(query, gallery,  # (Q, d), (G, d) features
-                             query_ids, gallery_ids, # (Q,), (G,) identities; -1 or '': nobody's match
-                             query_groups=None, gallery_groups=None, # (Q,), (G,) a query's own group is taken out
-                             query_cams=None, gallery_cams=None,     # (Q,), (G,) same identity and camera is taken out
+def retrieval_scores_by_loop(query,           # (Q, d) features
+                             gallery,         # (G, d) features
+                             query_ids,       # (Q,) identities; -1 or '': unknown
+                             gallery_ids,     # (G,) identities; -1 or '': a distractor that matches no query
+                             query_groups=None,   # (Q,) similar frames; a query's own group is taken out
+                             gallery_groups=None, # (G,)
+                             query_cams=None,     # (Q,) cameras; the same identity from the same camera is taken out
+                             gallery_cams=None,   # (G,)
                              ks=(1,5,10),     # the ranks of CMC
                              ap='plain',      # as of `average_precision`
                              no_match='skip'  # as of `mean_scores`
@@ -246,11 +250,14 @@ from .errors import one_of
 from .search import Search, as_features, shared_codes
 
 # %% ../nbs/scores/020_search.ipynb #b37d6dcb
-def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy; compared where the gallery is
+def retrieval_scores(query,           # (Q, d) features, torch or numpy
+                     gallery,         # (G, d) features; we compare where they are
                      query_ids,       # (Q,) identities, numbers or strings; -1 or '': left out and counted
-                     gallery_ids,     # (G,) identities; -1 or '': a distractor, nobody's true match
-                     query_groups=None, gallery_groups=None, # similar frames; a query's own group is taken out
-                     query_cams=None, gallery_cams=None,     # same identity and same camera is taken out
+                     gallery_ids,     # (G,) identities; -1 or '': a distractor that matches no query
+                     query_groups=None,   # (Q,) similar frames; a query's own group is taken out
+                     gallery_groups=None, # (G,)
+                     query_cams=None,     # (Q,) cameras; the same identity from the same camera is taken out
+                     gallery_cams=None,   # (G,)
                      ks=(1,5,10),     # the ranks of CMC
                      ap='plain',      # 'plain' or 'trapezoid', see `average_precision`
                      chunk=None,      # queries compared at once by each thread; None: what takes 64 MB, 128 at most
@@ -271,7 +278,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
 
     query,gallery = as_features(query, 'query'),as_features(gallery, 'gallery')
     if query.shape[1]!=gallery.shape[1]:
-        raise ValueError(f"query has {query.shape[1]} features a row and gallery {gallery.shape[1]}: "
+        raise ValueError(f"query has {query.shape[1]} features per row and gallery {gallery.shape[1]}: "
                          "they must come from one model.")
     n = len(query),len(gallery)
     codes = [shared_codes(query_ids, gallery_ids, *n, 'ids'), shared_codes(query_groups, gallery_groups, *n, 'groups'),

@@ -12,9 +12,11 @@ __all__ = ['FEW', 'MOST', 'score_draws', 'draw_intervals', 'score_intervals', 'p
 import base64, hashlib, io, zipfile
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from datetime import date
 from html import escape
 from pathlib import Path
+from matplotlib.colors import LinearSegmentedColormap
 from scipy.stats import t as student
 from .errors import first_line, named, one_of, some
 from .metrics import RetrievalScores, as_array, as_one_hot, accuracy, macro_f1
@@ -27,7 +29,7 @@ from .words import words
 
 # %% ../nbs/scores/030_report.ipynb #1994f572
 def _clusters(query_ids, image_ids, groups=()):
-    "Numbers of the people of both lists; the unidentified of a shot are one person, or without shots each is alone"
+    "Number the people of both lists: the unidentified of a shot are one person, and without shots each is alone"
     n = len(query_ids)
     shots = [*['']*n, *(words(groups) if len(groups) else ['']*len(image_ids))]
     codes = shared_codes(query_ids, image_ids, n, len(image_ids), 'identities')
@@ -48,7 +50,7 @@ def _by_person(codes, x, n):
     return out
 
 def _draws(sums, n, seed, block=64):
-    "(n, ...) `sums` of (people, columns) over n drawn sets of people"
+    "(n, ...) `sums` of (people, columns) over n resampled sets of people"
     rng,people = np.random.default_rng(seed),len(sums)
     def weights(): return np.bincount(rng.integers(0, people, people), minlength=people)
     drawn = []
@@ -59,7 +61,7 @@ def _draws(sums, n, seed, block=64):
 
 # %% ../nbs/scores/030_report.ipynb #f6d9cdc6
 def _retrieval_part(found, codes, people):
-    "(people, columns) sums, and what makes {score: values} of drawn sums"
+    "(people, columns) sums, and a function that turns resampled sums into {score: values}"
     columns = found.per_query.columns[2:]
     names = [dict(AP='mAP', INP='mINP').get(o, o.replace('-','')) for o in columns]
     x = found.per_query[columns].to_numpy(float)
@@ -97,11 +99,11 @@ def score_draws(found=None,     # `RetrievalScores`, or None
                 labels=None,    # {sub-task: (predicted, actual)} as `macro_f1` takes them, or None
                 identities=(),  # of the portraits in `labels`; '' or -1: unidentified; none at all: each for itself
                 tasks=PORTRAIT, # the sub-tasks
-                n=1000,         # drawn test sets
-                seed=0,         # of the draws
+                n=1000,         # resampled test sets
+                seed=0,         # of the resampling
                 groups=()       # shots of these portraits: the unidentified of one are one person; none: each is alone
-               )->pd.DataFrame: # (n+1, scores): row 0 the test set as it is, then the drawn ones; PIQ last
-    "Scores over test sets of people drawn with replacement; the same people, `n` and `seed`: the same test sets"
+               )->pd.DataFrame: # (n+1, scores): row 0 the test set as it is, then the resampled ones; PIQ last
+    "Scores over resampled test sets. The same people, `n` and `seed` give the same test sets"
     parts,labels = [],labels or {}
     if labels and not len(identities): identities = ['']*len(next(iter(labels.values()))[1])
     for k,(_,actual) in labels.items():
@@ -126,7 +128,7 @@ def score_draws(found=None,     # `RetrievalScores`, or None
     return table
 
 def _with_piq(scores, tasks):
-    "A column PIQ more, if all its parts are there; NaN for a drawn set in which nobody can be scored"
+    "Add a column PIQ, if all its parts are there; NaN for a resampled set in which no one can be scored"
     needed = ['mAP','rank1'] if tasks.identity else []
     needed += [t.name for t in tasks.attributes]
     if any(k not in scores for k in needed) or not np.isfinite(scores.loc[0,needed]).all(): return scores
@@ -135,28 +137,34 @@ def _with_piq(scores, tasks):
 
 # %% ../nbs/scores/030_report.ipynb #cfb9062c
 def draw_intervals(draws,     # of `score_draws`
-                   level=.95 # share of the drawn sets inside the interval
+                   level=.95 # share of the resampled sets inside the interval
                   )->pd.DataFrame: # one row per score: value, low, high
-    "The middle of what drawn test sets say"
+    "Every score with the interval that holds the middle of the resampled ones"
     if not 0<level<1: raise ValueError(f"level must lie between 0 and 1, got {level}.")
     if draws.empty: return pd.DataFrame(columns=['value','low','high'])
     low,high = np.nanquantile(draws.iloc[1:], [(1-level)/2, (1+level)/2], axis=0)
     return pd.DataFrame(dict(value=draws.iloc[0], low=low, high=high))
 
-def score_intervals(found=None, labels=None, identities=(), tasks=PORTRAIT, n=1000, # as of `score_draws`
-                    level=.95,         # as of `draw_intervals`
-                    seed=0, groups=()  # as of `score_draws`
-                   )->pd.DataFrame:    # one row per score: value, low, high
+def score_intervals(found=None,     # `RetrievalScores`, or None
+                    labels=None,    # {sub-task: (predicted, actual)}, or None
+                    identities=(),  # of the portraits in `labels`, as of `score_draws`
+                    tasks=PORTRAIT, # the sub-tasks
+                    n=1000,         # resampled test sets
+                    level=.95,      # as of `draw_intervals`
+                    seed=0,         # of the resampling
+                    groups=()       # shots, as of `score_draws`
+                   )->pd.DataFrame: # one row per score: value, low, high
     "Bootstrap confidence intervals over identities"
     return draw_intervals(score_draws(found, labels, identities, tasks, n, seed, groups), level)
 
 # %% ../nbs/scores/030_report.ipynb #dacbe03e
-def paired_test(a, b,          # `RetrievalScores` of two models on the same queries
+def paired_test(a,             # `RetrievalScores` of a model
+                b,             # `RetrievalScores` of another one on the same queries
                 score='AP',    # a column of `.per_query`: 'AP', 'INP', 'rank-1' ...
                 macro=True,    # mean over identities, or over queries
-                n=10_000,      # random signs, and drawn sets for the interval
+                n=10_000,      # random signs, and resampled sets for the interval
                 level=.95,     # of the interval
-                seed=0         # of the draws
+                seed=0         # of signs and resampling
                )->pd.Series:   # difference a-b, low, high, p, identities, queries
     "Do two models differ? A sign-flip test over identities"
     a,b = a.per_query,b.per_query
@@ -185,16 +193,17 @@ def paired_test(a, b,          # `RetrievalScores` of two models on the same que
     return pd.Series(dict(difference=value, low=low, high=high, p=p, identities=by.ngroups, queries=len(a)))
 
 # %% ../nbs/scores/030_report.ipynb #c3bd0721
-def score_differences(a, b,     # `score_draws` of two models on the same portraits, or lists of them: several trainings
+def score_differences(a,        # `score_draws` of a model, or of several trainings of it
+                      b,        # the same of another model, on the same portraits
                       level=.95 # of the intervals
                      )->pd.DataFrame: # one row per score: difference a-b, low, high, trainings on the smaller side
-    "Do two models differ, by any score? Paired over drawn people; several trainings count their own luck in"
+    "Do two models differ, by any score? Paired over resampled people, with the luck of training if there are several"
     sides = [[o] if isinstance(o, pd.DataFrame) else list(o) for o in (a,b)]
     if not all(sides): raise ValueError("each side needs score_draws of at least one training.")
     every = sum(sides, [])
     sets = {o.attrs.get('sets', i) for i,o in enumerate(every)}
     if len(sets)>1:
-        raise ValueError("the models were not scored on the same drawn test sets: "
+        raise ValueError("the models were not scored on the same resampled test sets: "
                          "take score_draws with the same portraits, n and seed.")
     names = [k for k in every[0] if all(k in o for o in every)]
     def scores_of(side): return np.array([o[names].to_numpy() for o in side]) # (trainings, sets, scores)
@@ -251,9 +260,10 @@ def below_majority(scores:pd.DataFrame, # of `attribute_scores`
             f"that always says the commonest label: {', '.join(worst)}.")
 
 # %% ../nbs/scores/030_report.ipynb #24023779
-def class_report(predicted, actual, # as of `macro_f1`
-                 labels             # their names
-                )->pd.DataFrame:    # one row per label: precision, recall, f1, borne, claimed
+def class_report(predicted,      # as of `macro_f1`
+                 actual,         # as of `macro_f1`
+                 labels          # their names
+                )->pd.DataFrame: # one row per label: precision, recall, f1, how many have it (borne) and get it (claimed)
     "Precision, recall and F1 of every label"
     predicted,actual = as_one_hot(predicted, actual, len(labels))
     hit,claimed,borne = (predicted&actual).sum(0),predicted.sum(0),actual.sum(0)
@@ -263,34 +273,35 @@ def class_report(predicted, actual, # as of `macro_f1`
     return pd.DataFrame(columns, index=pd.Index(labels, name='label'))
 
 # %% ../nbs/scores/030_report.ipynb #66b7dbf3
-def confusion(predicted, actual, # as of `macro_f1`
-              n_labels:int       # how many labels there are
-             ):                  # (n_labels, n_labels) int: how many have the row's label and get the column's
+def confusion(predicted,   # as of `macro_f1`
+              actual,      # as of `macro_f1`
+              n_labels:int # how many labels there are
+             ):            # (n_labels, n_labels) int: how many have the row's label and get the column's
     "The confusion matrix; a multi-label portrait counts in every row that it has, for every column that it gets"
     predicted,actual = as_one_hot(predicted, actual, n_labels)
     return actual.T.astype(int)@predicted.astype(int)
 
 # %% ../nbs/scores/030_report.ipynb #02da1c52
-def plot_confusion(predicted, actual, # as of `macro_f1`
-                   task,              # a `Task`: names and colour
-                   ax=None            # where to draw; None: a figure of its own
-                  ):
-    "Each row: what becomes of those who have a label"
+def plot_confusion(predicted, # as of `macro_f1`
+                   actual,    # as of `macro_f1`
+                   task,      # a `Task`: names and colour
+                   ax=None    # where to draw; None: a figure of its own
+                  ):          # the axes
+    "A heat map of the confusion matrix: each row shows what the portraits with one label are called"
     counts = confusion(predicted, actual, task.n_labels)
     _,actual = as_one_hot(actual, actual, task.n_labels)
     n = actual.sum(0)
     share = counts/np.maximum(n, 1)[:,None]
-    colours = ['white',aspect_colour(task.aspect)]
+    names = [f'{label} ({k})' for label,k in zip(task.labels, n)]
+    texts = [[f'{o:.2f}'.lstrip('0') for o in row] for row in share]
+    colours = LinearSegmentedColormap.from_list('', ['white',aspect_colour(task.aspect)])
     with plt.rc_context(STYLE):
         ax = ax or plt.subplots(figsize=(4,3.4))[1]
-        ax.imshow(share, cmap=plt.matplotlib.colors.LinearSegmentedColormap.from_list('', colours), vmin=0, vmax=1)
-        for i,j in np.ndindex(share.shape):
-            colour = 'white' if share[i,j]>.6 else '#555555'
-            ax.text(j, i, f'{share[i,j]:.2f}'.lstrip('0'), ha='center', va='center', fontsize=7, color=colour)
-        ticks,names = range(len(n)),[f'{label} ({k})' for label,k in zip(task.labels, n)]
-        ax.set(xticks=ticks, yticks=ticks, yticklabels=names, xlabel='is given', ylabel='bears', title=task.name)
+        sns.heatmap(share, vmin=0, vmax=1, cmap=colours, annot=texts, fmt='', annot_kws=dict(fontsize=7),
+                    xticklabels=task.labels, yticklabels=names, square=True, cbar=False, linewidths=.5, ax=ax)
+        ax.set(xlabel='is called', ylabel='has the label', title=task.name)
         ax.set_xticklabels(task.labels, rotation=45, ha='right')
-        ax.grid(visible=False)
+        ax.tick_params(length=0)
     return ax
 
 # %% ../nbs/scores/030_report.ipynb #c994d75d
@@ -363,17 +374,18 @@ def _group_sums(at, n_groups, predicted, actual, n_labels, who, n_people):
     return sums
 
 def _share(part, whole):
+    "`part/whole`, NaN where there is nothing"
     with np.errstate(invalid='ignore', divide='ignore'): return np.where(whole>0, part/whole, np.nan)
 
 # %% ../nbs/scores/030_report.ipynb #e4afbd03
 def _around(drawn, level):
-    "`(low, high)` of (n, ...) drawn values; NaN where there are none"
+    "`(low, high)` of (n, ...) resampled values; NaN where there are none"
     none = np.isnan(drawn).all(0)
     ends = np.nanquantile(np.where(none, 0, drawn), [(1-level)/2, (1+level)/2], axis=0)
     return np.where(none, np.nan, ends)
 
 def _rate_interval(value, drawn, people, level):
-    "`(low, high)` of rates: the drawn middle, but the binomial's bound where none or all of the `people` err"
+    "`(low, high)` of rates: the resampled middle, but the binomial's bound where none or all of the `people` err"
     low,high = _around(drawn, level)
     tail = (1-level)/2
     bound = 1-tail**(1/np.maximum(people, 1))
@@ -385,7 +397,7 @@ def _rate_interval(value, drawn, people, level):
 
 # %% ../nbs/scores/030_report.ipynb #060c6546
 def _each_task(groups, labels, tasks, identities, shots, n, seed):
-    "Of each sub-task its groups' names, sums (people, groups, columns), and their sums over (n, ...) drawn sets of people"
+    "For each sub-task: its groups' names, sums (people, groups, columns), and (n, ...) sums over resampled people"
     n_images = len(next(iter(labels.values()))[1]) if labels else 0
     for k,(_,actual) in labels.items():
         if len(actual)==n_images: continue
@@ -409,6 +421,7 @@ def _group_f1(sums, shared):
     return _share(f1[...,shared].sum(-1), (borne>0)[...,shared].sum(-1))
 
 def _group_index(groups, rows):
+    "An index of sub-task, groups and perhaps label"
     names = ['sub-task', *groups, 'label'][:len(rows[0])]
     return pd.MultiIndex.from_tuples(rows, names=names)
 
@@ -417,10 +430,13 @@ def subgroup_scores(groups,          # {name: (N,) labels}, e.g. dict(gender=...
                     labels,          # {sub-task: (predicted, actual)} of the N portraits
                     tasks=PORTRAIT,  # the sub-tasks
                     at_least:int=30, # labelled portraits that a group needs to be scored
-                    identities=(), shots=(), # of the portraits, as `identities` and `groups` of `score_draws`
-                    n=1000, level=.95, seed=0 # of the intervals
+                    identities=(),   # of the portraits, as of `score_draws`
+                    shots=(),        # of the portraits, as `groups` of `score_draws`
+                    n=1000,          # resampled test sets
+                    level=.95,       # of the intervals
+                    seed=0           # of the resampling
                    )->pd.DataFrame:  # n, people, error, f1, their intervals, labels in f1, of_labels
-    "Is a model as good for everybody? Errors, and F1 over the labels that every scored group bears"
+    "Is a model as good for everyone? Errors, and F1 over the labels that every scored group has"
     rows,parts = [],[]
     for task,names,sums,drawn in _each_task(groups, labels, tasks, identities, shots, n, seed):
         whole = sums.sum(0)
@@ -451,9 +467,16 @@ def _both_kinds(sums):
     hit,claimed,borne = np.split(sums[...,2:], 3, -1)
     return borne-hit,borne,claimed-hit,sums[...,:1]-borne
 
-def subgroup_errors(groups, labels, tasks=PORTRAIT, at_least=30, # each rate needs so many portraits
-                    identities=(), shots=(), n=1000, level=.95, seed=0 # as of `subgroup_scores`
-                   )->pd.DataFrame: # borne, the share of them missed, others, the share falsely given it
+def subgroup_errors(groups,          # {name: (N,) labels}, as of `subgroup_scores`
+                    labels,          # {sub-task: (predicted, actual)}
+                    tasks=PORTRAIT,  # the sub-tasks
+                    at_least:int=30, # portraits that a rate needs
+                    identities=(),   # of the portraits, as of `score_draws`
+                    shots=(),        # of the portraits, as `groups` of `score_draws`
+                    n=1000,          # resampled test sets
+                    level=.95,       # of the intervals
+                    seed=0           # of the resampling
+                   )->pd.DataFrame:  # how many have the label (borne), the share missed, the others, the share falsely given it
     "Both kinds of error, by group and label"
     rows,parts = [],[]
     for task,names,sums,drawn in _each_task(groups, labels, tasks, identities, shots, n, seed):
@@ -504,7 +527,9 @@ def subgroup_search(groups,          # as of `subgroup_scores`
                     found,           # `RetrievalScores`
                     query_rows,      # which of the N portraits the queries are, in their order
                     at_least:int=30, # queries that a group needs to be scored
-                    n=1000, level=.95, seed=0 # of the intervals
+                    n=1000,          # resampled test sets
+                    level=.95,       # of the intervals
+                    seed=0           # of the resampling
                    )->pd.DataFrame:  # one row per group: queries, people, macro mAP, low, high
     "How well the queries of each group find their person, in the whole gallery"
     names,at = _grouped(groups, len(next(iter(groups.values()))))
@@ -584,7 +609,7 @@ def _accuracies(labels, tasks, train, identities, groups, **kwargs):
 
 # %% ../nbs/scores/030_report.ipynb #40274904
 def _confusions(labels, tasks):
-    "By sub-task and pair of labels: n"
+    "How many portraits have one label and get another, by sub-task"
     tables = {}
     for k,(predicted,actual) in labels.items():
         names = tasks[k].labels
@@ -609,14 +634,14 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
                     train=None,         # {sub-task: labels of the train split}; None: the scored ones
                     images=(),          # names of the portraits, for the worst mistakes
                     groups=(),          # shots, as of `score_intervals`
-                    **kwargs            # of `score_intervals`: n, level, seed
+                    **kwargs            # `n`, `level` and `seed` of `score_intervals`
                    )->dict:             # of tables, by name
-    "Everything of this notebook about one model"
+    "All the tables of this notebook for one model"
     actual = {k: as_array(a) for k,(_,a) in labels.items()}
     can = [k for k in actual if actual[k].ndim==1]
     for k in named(by or (), actual, 'by'):
         if k in can: continue
-        choices = some(can, 12) or 'no sub-tasks of one label a portrait'
+        choices = some(can, 12) or 'no sub-tasks with one label per portrait'
         raise ValueError(f"no subgroups can be made by '{k}'; there are {choices}.")
     by = [k for k in ('gender','age') if k in can] if by is None else list(by)
 
@@ -638,7 +663,7 @@ def portrait_report(tasks:Tasks,        # the sub-tasks
     return report
 
 # %% ../nbs/scores/030_report.ipynb #18885ce4
-class _Html(str): "Is html already"
+class _Html(str): "Text that is html already"
 
 def _text(o):
     "A cell, as text that html shows"
@@ -717,8 +742,8 @@ def _scores_html(report):
 def _groups_html(report):
     "The groups of people, sub-task by sub-task"
     if 'subgroups' not in report:
-        return ('<p>No groups were asked for. Name the sub-tasks that make them (<code>by</code>, in a shell '
-                '<code>--by</code>) before anybody is judged by this model.</p>')
+        return ('<p>You chose no groups. Name the sub-tasks that make them (<code>by</code>, in a shell '
+                '<code>--by</code>) before you judge anyone by this model.</p>')
     table = report['subgroups']
     parts = [f'<p>{escape(subgroup_note(table))}</p>']
     of_scores = dict(error='wrong', f1='F1', f1_low='low ', f1_high='high ', labels='labels in F1', of_labels='of')
@@ -817,11 +842,11 @@ _CSS = ('body{font:16px/1.5 system-ui,sans-serif;'
         '.warning,.people{border-left:4px solid #d23b3b;padding:.4rem .8rem;background:#fbf3f3}'
         '.lost{color:#555;width:8rem}')
 
-_CAUTION = ("People are shown and judged here. "
-            "These scores hold for these portraits, not for other people, cameras or years. "
+_CAUTION = ("This page shows people and judges them. "
+            "Its scores hold for these portraits, not for other people, cameras or years. "
             "Labels such as gender or age are what an annotator saw, not what a person is. "
-            "Before anybody is judged by this model, read “By group”: a good mean can hide a group that is served badly, "
-            "and of groups that are too small nothing is known.")
+            "Before you judge anyone by this model, read “By group”: a good mean can hide a group that it serves badly, "
+            "and of groups that are too small we know nothing.")
 
 def _write_beside(file, text):
     "Write beside, then rename"
@@ -835,7 +860,7 @@ def report_page(report:dict,        # from `portrait_report`
                 pictures:bool=True, # show these pictures? They are people's, and go wherever the page goes
                 about=None          # {word: sentence} for the head of the page, e.g. dict(Model=..., Weights=...)
                )->str:              # the page
-    "One page that holds all of a report, complete in itself"
+    "Write all of a report as one html page that needs no other file"
     about = {k: str(v) for k,v in dict(about or {}, Date=date.today().isoformat()).items() if v}
     names = list(report['accuracy'].index) if 'accuracy' in report else []
     tasks = ''.join(_task_html(report, o, root, pictures) for o in names)
@@ -894,7 +919,8 @@ def read_features(file # an .npz of `features` (N, d), `ids` (N,), and perhaps `
     return read
 
 # %% ../nbs/scores/030_report.ipynb #e023de42
-def score_features(query, gallery, # .npz files, see `read_features`
+def score_features(query,          # an .npz file, see `read_features`
+                   gallery,        # another one
                    **kwargs        # of `retrieval_scores`: ks, ap, ties, no_match ...
                   )->RetrievalScores:
     "`retrieval_scores` of two files; groups and cameras are used where both hold them"
