@@ -10,9 +10,9 @@ It trains what is missing, and goes on where it was killed.
 import time
 import pandas as pd
 from pathlib import Path
-from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from portrait_nb.annotations import read_annotations
+from portrait_nb.callbacks import SkipValidation
 from portrait_nb.data import portrait_dls
 from portrait_nb.learner import chance_scores, fss_learner
 from portrait_nb.runs import environment
@@ -25,10 +25,6 @@ BACKBONE,STRIDE = 'test_resnet',16
 SCORES = ('mAP','rank1',*TASKS.names[1:],'PIQ')
 FILE = Path(__file__).with_name('how_many.csv')
 
-class NoValidation(Callback):
-    "Only the scores at the end count"
-    def before_validate(self): raise CancelValidException
-
 def subset(df, n, seed):
     "The table with `n` of its named train portraits"
     named = df[(df.split=='train') & (df.identity!='')]
@@ -39,7 +35,7 @@ def run(df, root, n, seed):
     start,part = time.process_time(),subset(df, n, seed)
     set_seed(seed, reproducible=True)
     dls = portrait_dls(part, root, TASKS, size=SIZE, bs=BS, num_workers=0, device='cpu', seed=seed)
-    learn = fss_learner(dls, BACKBONE, metric_loss=None, output_stride=STRIDE, pretrained=False, cbs=NoValidation())
+    learn = fss_learner(dls, BACKBONE, metric_loss=None, output_stride=STRIDE, pretrained=False, cbs=SkipValidation())
     n_epoch = max(1, round(STEPS/len(dls.train)))
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n_epoch, LR)
     scores,chance = learn.portrait_scores(),chance_scores(dls)
