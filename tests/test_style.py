@@ -1,0 +1,147 @@
+"Numbers and tables as every page shows them."
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from portrait_nb.style import ASPECT_COLOURS, OTHER_COLOURS, ScoreTable, score_text, show_table
+from portrait_nb.tasks import PORTRAIT, Task, Tasks
+
+ROWS = pd.DataFrame(dict(mAP=[.1385, .2, .1], age=[.5, np.nan, .75], n=[3, 9, 1]), index=['a', 'b', 'c'])
+
+
+def body(table):
+    "The texts of a Markdown table below its heads, stars and all"
+    return [[o.strip() for o in line.strip('|').split(' | ')] for line in table.markdown().splitlines()[2:]]
+
+
+@pytest.mark.parametrize('value,text', [
+    (.1385, '0.139'), (.0005, '0.001'), (.00049999, '0.000'), (1., '1.000'), (0., '0.000'), (-0., '0.000'),
+    (-.0004, '0.000'), (-.1385, '-0.139'), (2.6755, '2.676'), (1.0005, '1.001'), (1e-30, '0.000'), (123456.7895, '123456.790'),
+    (float('nan'), ''), (None, ''), (pd.NA, ''), (pd.NaT, ''), (float('inf'), 'inf'), (-np.inf, '-inf'),
+    (0, '0'), (-7, '-7'), (True, 'True'), (np.bool_(False), 'False'), ('', ''), ('.1385', '.1385'), ((1, 2), '(1, 2)'),
+    (Decimal('.1385'), '0.139'), (Fraction(1, 3), '1/3')])
+def test_a_number_is_rounded_as_it_is_written(value, text):
+    assert score_text(value) == text
+
+
+@pytest.mark.parametrize('kind', [np.float64, np.float32, float])
+def test_the_kind_of_float_does_not_matter(kind):
+    for thousandths in range(0, 10_000, 35):
+        value = thousandths/10_000
+        exact = Decimal(thousandths)/10_000
+        assert score_text(kind(value)) == f'{exact.quantize(Decimal("1.000"), "ROUND_HALF_UP")}'
+
+
+def test_whole_numbers_of_numpy_stay_whole():
+    assert [score_text(o(12)) for o in (np.int8, np.uint16, np.int64)] == ['12']*3
+
+
+def test_digits_and_sign():
+    assert [score_text(.5, digits=o) for o in (0, 1, 5)] == ['1', '0.5', '0.50000']
+    assert [score_text(o, sign=True) for o in (.01, 0., -.01, 2, 0, -2, None)] == ['+0.010', '0.000', '-0.010', '+2', '0', '-2', '']
+
+
+def test_the_best_of_every_column_is_bold_and_counts_win_nothing():
+    table = show_table(ROWS, best='max')
+    assert body(table) == [['a', '0.139', '0.500', '3'], ['b', '**0.200**', '', '9'], ['c', '0.100', '**0.750**', '1']]
+    assert table.html().count('<b>') == 2
+
+
+def test_columns_can_be_named_with_their_rule():
+    assert body(show_table(ROWS, best=dict(mAP='min', n='max'))) == [
+        ['a', '0.139', '0.500', '3'], ['b', '0.200', '', '**9**'], ['c', '**0.100**', '0.750', '1']]
+
+
+def test_along_rows():
+    frame = pd.DataFrame([[.1, .2], [.4, .3]], index=['x', 'y'], columns=['a', 'b'])
+    assert body(show_table(frame, best='max', axis=1)) == [['x', '0.100', '**0.200**'], ['y', '**0.400**', '0.300']]
+    assert body(show_table(frame, best=dict(y='min'), axis=1)) == [['x', '0.100', '0.200'], ['y', '0.400', '**0.300**']]
+
+
+def test_what_prints_alike_wins_together_and_a_level_column_has_no_winner():
+    frame = pd.DataFrame(dict(a=[.12341, .12344, .1], b=[.5, .5, .5]))
+    assert body(show_table(frame, best='max')) == [['**0.123**', '0.500']]*2 + [['0.100', '0.500']]
+
+
+def test_a_single_number_and_none_at_all_have_no_winner():
+    assert '**' not in str(show_table(ROWS.head(1), best='max'))
+    assert '**' not in str(show_table(pd.DataFrame(dict(a=[np.nan, np.nan])), best='max'))
+
+
+def test_words_never_win():
+    frame = pd.DataFrame(dict(a=[.1, 'not measured', .2]))
+    assert body(show_table(frame, best='max')) == [['0.100'], ['not measured'], ['**0.200**']]
+
+
+def colour_of(html, text):
+    return re.search(rf'rgba\((\d+,\d+,\d+),.16\)">(<b>)?{text}<', html)
+
+
+def rgb(hexes): return ','.join(str(int(hexes[i:i+2], 16)) for i in (1, 3, 5))
+
+
+def test_columns_and_rows_take_the_colour_of_their_aspect():
+    html = show_table(ROWS, shade=dict(mAP='appearance', b='posture')).html()
+    assert colour_of(html, '0.100').group(1) == rgb(ASPECT_COLOURS['appearance'])
+    assert colour_of(html, '0.200').group(1) == rgb(ASPECT_COLOURS['appearance']) # a column comes before a row
+    assert colour_of(html, '9').group(1) == rgb(ASPECT_COLOURS['posture'])
+    assert colour_of(html, '0.750') is None
+
+
+def test_sub_tasks_shade_their_columns():
+    assert colour_of(show_table(ROWS, shade=PORTRAIT).html(), '0.750').group(1) == rgb(ASPECT_COLOURS['appearance'])
+    own = Tasks([Task('age', 'looks', ['young', 'old'])])
+    assert colour_of(show_table(ROWS, shade=own).html(), '0.750').group(1) == rgb(OTHER_COLOURS[0])
+
+
+def test_no_index_that_only_counts():
+    frame = ROWS.reset_index(drop=True)
+    assert body(show_table(frame))[0] == ['0.139', '0.500', '3']
+    assert body(show_table(frame, index=True))[0] == ['0', '0.139', '0.500', '3']
+    assert body(show_table(ROWS, index=False))[0] == ['0.139', '0.500', '3']
+
+
+def test_levels_of_rows_and_columns():
+    frame = ROWS.rename(columns=dict(n='m')).iloc[:, :2]
+    frame.index = pd.MultiIndex.from_tuples([('x', 1), ('x', 2), ('y', 2)], names=['net', 'seed'])
+    frame.columns = pd.MultiIndex.from_product([['test'], ['mAP', 'age']])
+    table = show_table(frame)
+    assert [o.split()[1:-1] for o in str(table).splitlines()[:1]] == [['net', '|', 'seed', '|', 'test', 'mAP', '|', 'test', 'age']]
+    assert [o[:2] for o in body(table)] == [['x', '1'], ['', '2'], ['y', '2']]
+    assert table.html().count('colspan="2"') == 2 # the empty corner and "test"
+
+
+def test_the_same_table_is_the_same_bytes_without_generated_ids():
+    a, b = (show_table(ROWS, best='max', shade=PORTRAIT, caption='Look.').html() for _ in range(2))
+    assert a == b and ' id=' not in a and '<style' not in a and '<script' not in a
+
+
+def test_text_is_never_read_as_markup():
+    table = show_table(pd.DataFrame({'<i>': ['a|b', '<script>', 'two\nlines']}), caption='1 < 2 & 3')
+    assert '<script>' not in table.html() and '<figcaption>1 &lt; 2 &amp; 3</figcaption>' in table.html()
+    assert [len(re.findall(r'(?<!\\)\|', o)) for o in str(table).splitlines()[2:]] == [2]*5
+    assert not re.search(r'(?<!\\)<(i|script)', str(table).split('\n\n')[1])
+
+
+def test_every_way_to_show_it_is_there():
+    table = show_table(ROWS, caption='Look.')
+    assert isinstance(table, ScoreTable)
+    assert repr(table) == table._repr_markdown_() == table.markdown() and table.markdown().startswith('Look.\n\n| ')
+    assert table._repr_html_() == table.html() and 'overflow-x:auto' in table.html()
+
+
+def test_nothing_is_changed_and_an_empty_table_is_a_table():
+    before = ROWS.copy()
+    show_table(ROWS, best='max', shade=PORTRAIT, sign=['mAP'], digits=dict(mAP=1))
+    pd.testing.assert_frame_equal(ROWS, before)
+    assert str(show_table(ROWS.iloc[:0], best='max')).count('\n') == 1
+    assert body(show_table(pd.Series([.25], index=['a'], name='loss'))) == [['a', '0.250']]
+
+
+def test_columns_of_one_name():
+    frame = pd.DataFrame([[.1, .2], [.3, .1]], columns=['a', 'a'])
+    assert body(show_table(frame, best='max')) == [['0.100', '**0.200**'], ['**0.300**', '0.100']]
