@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+GITHUB = [*sorted((ROOT/'.github').rglob('*.y*ml')), ROOT/'CITATION.cff']
 PICTURE = dict(output_type='display_data', metadata={}, data={'image/png': 'aGk=', 'text/plain': '<Figure>'})
 
 
@@ -193,3 +194,11 @@ def test_pictures_without_words_are_counted_or_refused(check_links, tmp_path, mo
 
 def test_a_folder_without_pages_is_no_site(check_links, tmp_path):
     with pytest.raises(SystemExit, match='make docs'): check_links.main(tmp_path)
+
+
+@pytest.mark.parametrize('file', GITHUB, ids=lambda o: o.name)
+def test_what_github_reads_is_valid_and_its_actions_are_pinned(file):
+    import yaml
+    text = file.read_text()
+    assert isinstance(yaml.safe_load(text), dict)
+    assert all(re.fullmatch(r'[\w/-]+@[0-9a-f]{40} # v[\d.]+', o) for o in re.findall('uses: (.*)', text))
