@@ -294,9 +294,12 @@ def index_for_models(quarto, pages, cfg, base, ext):
             lines.append(f'- [{front["title"]}]({base}{name.with_suffix(ext)}): {front.get("description", "")}')
     return '\n'.join(lines)+'\n'
 
+def shows_a_bar(cell): return any('█' in str(o.get('text', '')) for o in cell.get('outputs', []))
+
 def report(pages):
-    "Names of notebooks that are no links, and public names without a docstring: to be mended, no reason to fail"
+    "What should be mended and is no reason to fail: notebooks named without a link, names without a docstring, bars"
     for name,nb in pages.items():
+        if any(map(shows_a_bar, nb.cells)): print(f'{name}: an output shows a progress bar that moved.')
         for o in dict.fromkeys(nb.bare_): print(f'{name}: `{o}` names a notebook; write a link with words.')
         if nb.undocumented_: print(f'{name}: without a docstring: {", ".join(nb.undocumented_)}.')
 
