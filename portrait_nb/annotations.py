@@ -15,10 +15,10 @@ from collections import Counter
 from functools import lru_cache, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .errors import did_you_mean, named, nearest, one_of, plural, quote, some
 from .pictures import picture_fault
+from .quiet import progress_bar
 from .style import INK, aspect_colour, chart, plot_nothing
 from .tasks import Tasks
 from .words import NONE, alike, label_words, unseen, words

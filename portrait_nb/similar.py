@@ -15,13 +15,13 @@ from itertools import combinations
 from math import comb
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from fastprogress.fastprogress import progress_bar
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import betainc
 from .annotations import FAULTS, AnnotationWarning, need_columns
 from .errors import some
 from .pictures import PictureError, open_picture
+from .quiet import progress_bar
 
 # %% ../nbs/data/080_similar.ipynb #398eb069
 _ENOUGH = (64,64) # a large JPEG is decoded no larger than this needs, twice what the hash reads

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from fastprogress.fastprogress import progress_bar
 from PIL import Image, ImageFilter
 from .errors import one_of
+from .quiet import progress_bar
 from .tasks import PORTRAIT, Task, largest_remainder
 from .draw.brush import skia, paint, mix, radial, Light, WIDTH, HEIGHT
 from .draw.rooms import PLACES, draw_place, random_light
