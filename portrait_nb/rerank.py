@@ -8,8 +8,8 @@ __all__ = ['k_reciprocal']
 # %% ../nbs/scores/040_rerank.ipynb #0afc3cac
 import numpy as np
 import torch
-from fastprogress.fastprogress import progress_bar
 from scipy.sparse import csr_array
+from .quiet import progress_bar
 from .search import BLOCK, as_features, row_lengths
 
 # %% ../nbs/scores/040_rerank.ipynb #7780f075

@@ -14,9 +14,9 @@ import torch
 from concurrent.futures import ThreadPoolExecutor
 from fastcore.basics import patch
 from functools import lru_cache
-from fastprogress.fastprogress import progress_bar
 from torch import Tensor
 from torch.nn.functional import linear
+from .quiet import progress_bar
 from .words import words
 
 # %% ../nbs/scores/020_search.ipynb #3dee6bc1

@@ -1,0 +1,119 @@
+"What `.ci` refuses: every check finds the fault that it is for, and passes a good page"
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).parent.parent/'.ci'
+GOOD = "We draw a line here, and you can see it below. We keep it short for you."
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    "A function: the faults that a check of `.ci` finds in a notebook with these cells"
+    monkeypatch.syspath_prepend(str(CI))
+    for name in ('check_layout', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
+
+    def load(name):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, 'root', tmp_path)
+        return module
+
+    def faults(name, *cells, wing='scores', stem='010_metrics', function='faults_of'):
+        path = tmp_path/'nbs'/wing/f'{stem}.ipynb'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = [dict(cell_type=kind, source=source, **(dict(outputs=outputs) if kind == 'code' else {}))
+                 for kind, source, outputs in cells]
+        path.write_text(json.dumps(dict(cells=found)))
+        module = load(name)
+        return list(getattr(module, function)(path if function == 'faults_of' else [path]))
+
+    yield faults
+    for name in ('check_layout', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
+
+
+def md(text): return 'markdown', text, []
+
+
+def code(text, *kinds): return 'code', text, [dict(output_type='display_data', data={k: ''}) for k in kinds]
+
+
+def test_a_good_page_passes(check):
+    cells = [md(GOOD), code('#| export\ndef f(x): return x'), code('#| fig-alt: "a line"\nf(1)', 'image/png')]
+    assert check('check_prose', *cells) == []
+    assert check('check_reading', *cells) == []
+
+
+@pytest.mark.parametrize('text, words', [
+    ('The line is drawn. It is short.', '0 times "we" or "you"'),
+    (f'{GOOD} We stop; you go; we stay.', 'semicolons in 100 sentences'),
+    (f'{GOOD}\n\n::: {{.callout-note title="Our choice"}}\n\nWe stop.', 'opened and not closed'),
+    (f'{GOOD}\n\n:::\n\n::: {{.callout-note}}\n', 'opened and not closed, or closed and not opened'),
+    (f'{GOOD}\n\n> **Our choice.** We stop.', 'not a quotation'),
+    (f'{GOOD}\n\n::: {{.callout-note title="Our choice"}}\n\n{"we " * 61}\n\n:::', '"Our choice" of 61 words'),
+])
+def test_prose_that_does_not_speak_is_named(check, text, words):
+    found = check('check_prose', md(text))
+    assert len(found) == 1 and words in found[0]
+
+
+def test_semicolons_and_people_in_code_do_not_count(check):
+    assert check('check_prose', md(f'{GOOD} `a; b; c` and $x; y$.\n\n```sh\na; b; c\n```')) == []
+    assert '0 times' in check('check_prose', md('The words `we` and `you` are code.'))[0]
+
+
+def test_a_picture_needs_words(check):
+    assert 'cell 1: a picture' in check('check_prose', md(GOOD), code('plot()', 'text/plain', 'image/png'))[0]
+    assert check('check_prose', md(GOOD), code('table()', 'text/plain', 'text/html')) == []
+
+
+@pytest.mark.parametrize('source, words', [
+    ('x = 1 + ' + ' + '.join('1' * 40), 'characters'),
+    ('#| export\ndef f():\n' + '\n'.join(f'    x{i} = {i}' for i in range(60)), 'an exported cell of 61 lines'),
+    ('#| export\ndef f(x): return [[g(h(a + b*c)) for a, b in x if a and b] for c in zip(x, x)]', 'syntax nodes per line'),
+    ('#| export\ndef f(x): return x', '0 of 1 definitions'),
+])
+def test_code_that_is_hard_to_read_is_named(check, source, words):
+    assert any(words in o for o in check('check_reading', code(source)))
+
+
+def test_one_long_string_may_fill_a_line(check):
+    assert check('check_reading', code(f"message = '{'a' * 140}'")) == []
+    assert check('check_reading', code(f'#| fig-alt: "{"a line " * 30}"\nplot()')) == []
+    assert '165 characters' in check('check_reading', code(f"message = '{'a' * 153}'"))[0]
+
+
+@pytest.mark.parametrize('wing, stem, source, words', [
+    ('nowhere', '010_metrics', '#| default_exp metrics', 'not in a wing'),
+    ('scores', '12_metrics', '#| default_exp metrics', 'begin with a number by tens'),
+    ('scores', '010_metrics', '#| default_exp scores', 'has to be metrics'),
+    ('draw', '010_brush', '#| default_exp brush', 'has to be draw.brush'),
+])
+def test_a_notebook_out_of_its_place_is_named(check, wing, stem, source, words):
+    found = check('check_layout', code(source), wing=wing, stem=stem, function='misplaced')
+    assert len(found) == 1 and words in found[0]
+
+
+@pytest.mark.parametrize('source', ['from portrait_nb.learner import fss_learner', 'from .learner import fss_learner',
+                                    'import portrait_nb.learner', 'from portrait_nb import learner'])
+def test_an_import_of_what_comes_later_is_named(check, tmp_path, source):
+    cells = [code('#| default_exp metrics'), code(f'#| export\n{source}')]
+    later = tmp_path/'nbs'/'training'/'030_learner.ipynb'
+    later.parent.mkdir(parents=True)
+    later.write_text(json.dumps(dict(cells=[dict(cell_type='code', source='#| default_exp learner', outputs=[])])))
+    check('check_layout', *cells, function='misplaced')
+    layout = importlib.import_module('check_layout')
+    found = list(layout.wrong_imports([tmp_path/'nbs'/'scores'/'010_metrics.ipynb', later]))
+    assert len(found) == 1 and 'which comes later' in found[0]
+
+
+def test_a_private_name_of_another_module_is_named(check, tmp_path):
+    check('check_layout', function='misplaced')
+    layout = importlib.import_module('check_layout')
+    path = tmp_path/'nbs'/'scores'/'010_metrics.ipynb'
+    def found(source): return list(layout.private_imports([(path, 'metrics', source)]))
+    assert 'imports _codes of portrait_nb.search' in found('from portrait_nb.search import _codes, ranks')[0]
+    assert found('from portrait_nb.search import ranks') == found('from portrait_nb.metrics import _own') == []
