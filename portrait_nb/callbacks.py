@@ -28,6 +28,7 @@ from torch._functorch import config as functorch
 from torch.optim.adam import adam
 from .losses import PortraitLoss
 from .errors import first_line, nearest
+from .quiet import quiet_fastai
 from .style import aspect_colour, chart
 from .weighting import dynamic_weights
 
@@ -688,3 +689,6 @@ class BatchAugment(Callback):
     def state_dict(self): return dict(rng=self.augment.rng.getstate()) if hasattr(self.augment, 'rng') else {}
     def load_state_dict(self, state):
         if state: self.augment.rng.setstate(state['rng'])
+
+# %% ../nbs/training/010_callbacks.ipynb #63190a27
+quiet_fastai()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from fastai.torch_core import default_device
 from fastcore.basics import patch
-from fastprogress import progress_bar
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from .data import normalise, read_portrait
@@ -23,6 +22,7 @@ from .errors import some
 from .learner import load_portrait_model, replace_folder
 from .model import PortraitNet, weights_digest
 from .pictures import PICTURES, PictureError, open_picture, walk_pictures
+from .quiet import progress_bar
 from .style import INK, RIGHT, STYLE, WRONG, aspect_colour
 from .tasks import Tasks
 from .words import NONE, NONE_OF_THESE, label_words, word

@@ -10,7 +10,6 @@ __all__ = ['SOURCES', 'SPLIT_NAMES', 'REID_NAME', 'BINARY', 'MARKET', 'DUKE', 'R
 import hashlib, os, re, sys, warnings
 import numpy as np
 import pandas as pd
-from fastprogress.fastprogress import progress_bar
 from itertools import islice
 from pathlib import Path
 from scipy.io import loadmat
@@ -20,6 +19,7 @@ from zlib import crc32
 from .annotations import COLUMNS, SPLITS, AnnotationError, AnnotationWarning
 from .errors import first_line, some
 from .pictures import is_picture, walk_pictures
+from .quiet import progress_bar
 from .tasks import PORTRAIT, Task, Tasks
 
 # %% ../nbs/data/070_sources.ipynb #f34ffda6
