@@ -26,6 +26,7 @@ def code_lines(source): return [o for o in source.split('\n') if o.strip() and n
 
 def long_lines(source):
     for line in source.split('\n'):
+        if re.match(r'#\| fig-(alt|cap):', line): continue # words, which have to stand on one line
         if len(line)>STRING or len(line)>LINE and not ONE_STRING.fullmatch(line): yield line
 
 def n_nodes(lines):

@@ -18,7 +18,7 @@ from pathlib import Path
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import betainc
-from .annotations import FAULTS, AnnotationWarning
+from .annotations import FAULTS, AnnotationWarning, need_columns
 from .errors import some
 from .pictures import PictureError, open_picture
 from .quiet import progress_bar
@@ -345,10 +345,8 @@ def group_similar(df:pd.DataFrame,  # an annotation table
                   **kwargs          # for `phash`
                  )->pd.DataFrame:   # a copy, its column `group` filled; '' where the picture cannot be read
     "The table with the groups of similar frames that its pictures show; what stood in `group` before is replaced"
-    for column in ['image', *([within] if within else [])]:
-        if column in df: continue
-        hint = " Pass within=None to compare all pictures." if column==within else ''
-        raise ValueError(f"The table has no column '{column}'; its columns are {some(df, 20)}.{hint}")
+    need_columns(df, ['image'])
+    if within: need_columns(df, [within], hint=" Pass within=None to compare all pictures.")
     threshold = _as_threshold(threshold)
     hashes = phash(df['image'], root, **kwargs)
     parts = [np.arange(len(df))]
