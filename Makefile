@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 
-.PHONY: install demo test check-sync nbs pytest docs readme clean
+.PHONY: install demo test check-sync nbs pytest test-latest package docs readme clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: settings.ini setup.py
@@ -38,6 +38,12 @@ pytest: install
 docs: install
 	$(BIN)/python .ci/docs.py
 	$(BIN)/python .ci/check_links.py _docs
+
+test-latest: install # the wheel alone, beside the newest fastai and fastcore: every command, and its tests
+	$(BIN)/python .ci/test_latest.py
+
+package: install
+	$(BIN)/python -m build
 
 readme: install
 	$(BIN)/python .ci/make_readme.py
