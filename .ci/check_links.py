@@ -72,7 +72,8 @@ def main(folder='_docs'):
     mute = {name: page.mute for name,page in pages.items() if page.mute}
     for name,n in mute.items(): print(f'{name}: {n} of {pages[name].n_pictures} pictures have no alt text.')
     print(*faults, sep='\n')
-    if faults or mute and ALT_REQUIRED: sys.exit(f'{len(faults)} dead links, {sum(mute.values())} pictures without alt text.')
+    n_mute = sum(mute.values())
+    if faults or mute and ALT_REQUIRED: sys.exit(f'{len(faults)} dead links, {n_mute} pictures without alt text.')
     print(f'{len(pages)} pages: every link and anchor of the site leads somewhere.')
 
 if __name__=='__main__': main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""Build the site into _docs: nbdev's processors turn the notebooks into pages, smalldocs renders them (`--with quarto`: Quarto).
+"""Build the site into _docs: nbdev's processors turn the notebooks into pages, and smalldocs renders those.
 
-What a page says of a public name comes from the imported library. No cell of a notebook runs.
+With `--with quarto` Quarto does. What a page says of a public name comes from the imported library: no cell runs.
 """
 import argparse, ast, inspect, os, re, shutil, subprocess, sys, textwrap, yaml
 from dataclasses import is_dataclass
@@ -241,7 +241,7 @@ def sidebar_faults(quarto, nbs):
     there = {p.relative_to(nbs).as_posix() for p in notebooks(nbs)}
     for o in sorted(there-set(listed)): yield f'{o} is not in the sidebar: add it to _quarto.yml.'
     for o in listed:
-        if not (nbs/o).exists() and o not in there: yield f'the sidebar names {o}, which is not there: mend _quarto.yml.'
+        if not (nbs/o).exists(): yield f'the sidebar names {o}, which is not there: mend _quarto.yml.'
         if listed.count(o)>1: yield f'the sidebar names {o} twice: mend _quarto.yml.'
 
 def title_faults(nbs):
@@ -278,9 +278,12 @@ def copy_beside(nbs, proc):
 
 # The whole site
 
-def index_for_models(quarto, pages, cfg, ext):
+def render(tool, proc):
+    quiet = [Path(sys.executable).parent/'smalldocs', 'render', '.', '--quiet']
+    subprocess.run(quiet if tool=='smalldocs' else ['quarto', 'render', '--no-execute'], cwd=proc, check=True)
+
+def index_for_models(quarto, pages, cfg, base, ext):
     "llms.txt: the pages by section, each with its sentence"
-    base = f'{cfg.doc_host}{cfg.doc_baseurl}/'
     lines = [f'# {cfg.title}', f'\n> {cfg.description}']
     for section in quarto['website']['sidebar']['contents']:
         lines.append(f'\n## {section.get("section") or section.get("text")}\n')
@@ -291,9 +294,12 @@ def index_for_models(quarto, pages, cfg, ext):
             lines.append(f'- [{front["title"]}]({base}{name.with_suffix(ext)}): {front.get("description", "")}')
     return '\n'.join(lines)+'\n'
 
+def shows_a_bar(cell): return any('█' in str(o.get('text', '')) for o in cell.get('outputs', []))
+
 def report(pages):
-    "Names of notebooks that are no links, and public names without a docstring: to be mended, no reason to fail"
+    "What should be mended and is no reason to fail: notebooks named without a link, names without a docstring, bars"
     for name,nb in pages.items():
+        if any(map(shows_a_bar, nb.cells)): print(f'{name}: an output shows a progress bar that moved.')
         for o in dict.fromkeys(nb.bare_): print(f'{name}: `{o}` names a notebook; write a link with words.')
         if nb.undocumented_: print(f'{name}: without a docstring: {", ".join(nb.undocumented_)}.')
 
@@ -312,13 +318,13 @@ def main():
     pages = write_pages(nbs, proc)
     to_pages = mapped(lambda o: page_name(Path(o)).as_posix() if re.search(r'\.(ipynb|md)$', o) else o, quarto)
     (proc/'_quarto.yml').write_text(yaml.dump(to_pages, sort_keys=False, allow_unicode=True))
-    program = [Path(sys.executable).parent/'smalldocs', 'render', '.', '--quiet'] if tool=='smalldocs' else ['quarto', 'render', '--no-execute']
-    subprocess.run(program, cwd=proc, check=True)
+    render(tool, proc)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
     shutil.move(proc/cfg.doc_path.name, cfg.doc_path)
+    base = f'{cfg.doc_host}{cfg.doc_baseurl}/'
     ext = '.llms.md' if tool=='smalldocs' else '.html.md'
-    (cfg.doc_path/'llms.txt').write_text(index_for_models(quarto, pages, cfg, ext))
-    (cfg.doc_path/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {cfg.doc_host}{cfg.doc_baseurl}/sitemap.xml\n')
+    (cfg.doc_path/'llms.txt').write_text(index_for_models(quarto, pages, cfg, base, ext))
+    (cfg.doc_path/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n')
     report(pages)
 
 if __name__=='__main__': main()

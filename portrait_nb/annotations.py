@@ -636,7 +636,7 @@ def label_shares(df:pd.DataFrame, # an annotation table
 # %% ../nbs/data/060_annotations.ipynb #9205a6fe
 def plot_labels(df:pd.DataFrame, # an annotation table
                 tasks:Tasks,     # its sub-tasks
-                cols:int=4,      # panels a row
+                cols:int=4,      # panels per row
                 caption:str=''   # a line below
                ):
     "Draw the distribution of the labels of every attribute, train (bar) against test (dot)"

@@ -235,7 +235,7 @@ def deal_groups(own:list,       # a list of rows for each identity
 class PKSampler:
     "Which rows the batches of an epoch hold: P identities x K portraits, alone or mixed with the unidentified rest"
     def __init__(self,
-                 identities,      # (N,) strings, one a row; '' is unidentified
+                 identities,      # (N,) strings, one per row; '' is unidentified
                  k:int=4,         # portraits of an identity in a batch
                  p:int=None,      # identities in a batch; None: as many as fill it, or if `mixed`, as the table has
                  mixed:bool=False # add the unidentified rows?
@@ -255,7 +255,7 @@ class PKSampler:
 # %% ../nbs/data/110_data.ipynb #086ac206
 @patch
 def identities_for(self:PKSampler,
-                   bs:int # portraits a batch
+                   bs:int # portraits per batch
                   )->int: # P
     "How many identities a batch holds; a `ValueError` if there is no such batch"
     k,n,n_named = self.k,len(self.own),sum(map(len, self.own))
@@ -280,7 +280,7 @@ def identities_for(self:PKSampler,
 # %% ../nbs/data/110_data.ipynb #c2a40d53
 @patch
 def plan(self:PKSampler,
-         bs:int # portraits a batch
+         bs:int # portraits per batch
         )->tuple: # (identities in a P-K batch, batches with P-K, batches of unidentified portraits alone)
     "How an epoch is made up; a `ValueError` if it can't be"
     p,alone = self.identities_for(bs),0
@@ -296,7 +296,7 @@ def plan(self:PKSampler,
 # %% ../nbs/data/110_data.ipynb #096737a2
 @patch
 def epoch(self:PKSampler,
-          bs:int, # portraits a batch
+          bs:int, # portraits per batch
           seed    # an int, or a tuple of ints, e.g. (seed, number of the epoch)
          )->np.ndarray: # (batches, bs) rows; the same for the same seed
     "The rows of one epoch"
@@ -452,14 +452,14 @@ def portrait_dl(df:pd.DataFrame,      # annotation table, any splits
                 root,                 # the folder its paths start from
                 tasks:Tasks,          # the sub-tasks, identities filled in
                 size=(256,128),       # (height, width) in pixels
-                bs:int=128,           # portraits a batch
+                bs:int=128,           # portraits per batch
                 num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits
                 device=None,          # where batches go; None: the GPU if there is one
                 train:bool=False,     # shuffled, with identities?
                 augment=False,        # True: cropped, flipped, erased; or an `Augment` (train portraits only)
                 sampler=None          # with `train`: a `PKSampler` of these rows; None: at random
                )->PortraitLoader:
-    "One loader, in the order of the table and without augmentation unless asked: for the scores of a model that is there"
+    "One loader, in the order of the table and without augmentation unless you set it: for the scores of a model that is there"
     _check_numbers(size, bs)
     steps = _steps(augment, size)
     device = torch.device(default_device() if device is None else device)
@@ -489,7 +489,7 @@ def portrait_dls(df:pd.DataFrame,      # annotation table, as `read_annotations`
                  root,                 # the folder its paths start from
                  tasks:Tasks,          # the sub-tasks
                  size=(256,128),       # (height, width) in pixels
-                 bs:int=128,           # portraits a batch
+                 bs:int=128,           # portraits per batch
                  sampling:str='random',# 'random', 'pk' (P identities x K portraits), 'shuffle' (P-K and unidentified)
                  num_workers:int=None, # processes that decode; None: none on a CPU or below 1,000 portraits
                  seed:int=None,        # of the order and the augmentation; None: from Python's `random`
@@ -595,7 +595,7 @@ def test_dl(self:PortraitLoaders,
             rm_type_tfms=None,      # fastai's; there is nothing to remove here
             with_labels:bool=False, # batches of `(image, labels)`? For a table that has them
             root=None,              # where paths start from; None: those of a table from `dls.root`, others from here
-            bs:int=None,            # portraits a batch; None: as in training
+            bs:int=None,            # portraits per batch; None: as in training
             num_workers:int=None,   # processes that decode; None: as of `portrait_dl`
             **kwargs                # passed on to `PortraitLoader`
            )->PortraitLoader:       # in the order given, not augmented; sub-tasks and size are those of `dls`
@@ -636,9 +636,9 @@ def _first_again(self:PortraitLoader, n):
 def show_batch(self:PortraitLoader,
                b=None,        # a batch of this loader; None: the next one
                max_n:int=12,  # portraits at most
-               cols:int=6,    # portraits a row
+               cols:int=6,    # portraits per row
                width:int=128, # of a portrait on the page, in pixels
-               nrows:int=None,ncols:int=None, # fastai's words: rows, and portraits a row
+               nrows:int=None,ncols:int=None, # fastai's words: rows, and portraits per row
                figsize=None,  # fastai's too: (width, height) of the whole in inches
                unique:bool=False # the first portrait again and again, to see the augmentation?
               ):

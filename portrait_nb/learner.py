@@ -48,10 +48,12 @@ def portrait_splitter(model:nn.Module # a PortraitNet
 class PortraitLearner(Learner):
     "A fastai Learner whose uncertainties are learnt, saved with the model, and never decayed"
     def distrib_ctx(self, *args, **kwargs):
+        "Train in several processes; `portrait_nb.distributed` puts the real one here"
         raise ImportError("import portrait_nb.distributed first: it shares out each batch of portraits among the processes, "
                           "which fastai's own distrib_ctx does not.")
 
     def create_opt(self):
+        "Make the optimiser, which decays neither norms and biases nor the uncertainties"
         frozen = self.opt.frozen_idx if self.opt else 0
         if frozen: self.opt.freeze_to(0) # or what is frozen would be in no group, and could not be unfrozen
         super().create_opt()
@@ -151,7 +153,7 @@ def fit(self:PortraitLearner,
         cbs=None,  # further callbacks
         **kwargs   # of fastai's `fit`: reset_opt, start_epoch
        ):
-    "fastai's `fit`; whatever stops it, nothing that was only meant for it stays behind"
+    "fastai's `fit`, which cleans up after itself, whatever stops it"
     logger = self.logger
     if self.opt: self.opt.zero_grad() # of a step that was never taken
     with self.added_cbs(cbs):
@@ -466,7 +468,7 @@ def scorable(self:Learner,
 # %% ../nbs/training/030_learner.ipynb #2c496a67
 @patch
 def add_cb(self:PortraitLearner, cb):
-    "fastai's; a tracker brings the scores along that it monitors, a logger leaves out what dictionaries do not allow"
+    "Add a callback; a tracker brings the scores that it monitors, a logger leaves out what dictionaries don't allow"
     Learner.add_cb(self, cb)
     cb = self.cbs[-1]
     kind = type(cb).__name__
@@ -628,8 +630,12 @@ class TaskMetric(Metric):
                 ):
         self.metric,self.task,self.each = mk_metric(metric),task,{}
 
-    def reset(self): self.each = {}
+    def reset(self):
+        "Forget all batches"
+        self.each = {}
+
     def accumulate(self, learn):
+        "Take in a batch: for every sub-task the portraits that have a label"
         for t in self.fitting(learn.model.tasks):
             logits,labels = learn.pred['logits'][t.name],learn.yb[0][t.name]
             known = is_labelled(labels)
@@ -661,13 +667,16 @@ class TaskMetric(Metric):
 
     @property
     def value(self):
+        "The metric of the sub-task, or the mean over all; None where nothing has a label"
         values = []
         for task,o in self.each.items():
             with self._named(task): values.append(o.value)
         return sum(values)/len(values) if values else None
 
     @property
-    def name(self): return f'{self.task}_{self.metric.name}' if self.task else self.metric.name
+    def name(self):
+        "The metric's name, with that of the sub-task before it"
+        return f'{self.task}_{self.metric.name}' if self.task else self.metric.name
 
 def _of_several_labels(metric):
     "Does the metric expect several labels for a portrait?"
@@ -678,6 +687,7 @@ def _of_several_labels(metric):
 class DictMetric(AvgMetric):
     "The mean over batches of a function of the output and the labels of all sub-tasks"
     def accumulate(self, learn):
+        "Take in a batch"
         try: super().accumulate(learn)
         except Exception as e:
             raise TypeError(f"The metric {self.name} failed on dictionaries, pred['logits'][task] and labels[task] "
@@ -696,6 +706,7 @@ def _portrait_metric(metric):
 
 @patch(set_prop=True)
 def metrics(self:PortraitLearner, v):
+    "Metrics of fastai and scikit-learn, for one sub-task each; functions of your own, for dictionaries"
     self._metrics = L(v).map(_portrait_metric)
     for o in self._metrics:
         if isinstance(o, TaskMetric): o.fitting(self.model.tasks) # refuses an unknown sub-task now

@@ -64,7 +64,7 @@ class Findings(list):
         fatal,warnings,notes = (sum(o.severity==s for o in self) for s in SEVERITIES)
         return f"{fatal} fatal, {plural(warnings, 'warning')}, {plural(notes, 'note')}"
 
-    def frame(self)->pd.DataFrame: # a row a finding
+    def frame(self)->pd.DataFrame: # one row per finding
         "As a table, without the rows to look at"
         rows = [(o.severity, o.check, o.what, len(o.rows), o.todo) for o in self]
         return pd.DataFrame(rows, columns=['severity','check','what','rows','todo'])
@@ -210,7 +210,7 @@ def _refused(identities, tasks, sampling, bs, k):
 def check_pk(df:pd.DataFrame,       # as of `check_splits`
              tasks:Tasks,
              sampling:str='random', # as of `portrait_dls`: with 'pk' and 'shuffle', too few identities are fatal
-             bs:int=128,            # portraits a batch
+             bs:int=128,            # portraits per batch
              k:int=4                # portraits of an identity in a batch
             ):                      # yields `Finding`s
     "Are there P identities with K portraits?"
@@ -258,8 +258,8 @@ def _nones(task, rows):
     if len(empty)*5<len(rows) or (rows[task.name]==NONE).any() or len(empty)==len(rows): return
     what = (f"{task.name}: {len(empty):,} of {plural(len(rows), 'cell')} are empty, which means not known, "
             f"and no cell is {NONE!r}, which means none of its labels.")
-    todo = f"Write {NONE!r} where somebody looked and none holds; leave empty what nobody looked at."
-    yield Finding('note', 'none of these never said', what, todo, empty)
+    todo = f"Write {NONE!r} where you looked and none holds, and leave empty what you did not look at."
+    yield Finding('note', 'none of these never used', what, todo, empty)
 
 def check_labels(df:pd.DataFrame, # as of `check_splits`
                  tasks:Tasks,
@@ -306,7 +306,7 @@ def near_pairs(hashes,     # (N,) uint64
                left,right, # (N,) bool: find for each of `right` the nearest of `left` in its group
                threshold:int=6, # differing bits at most
                apart=None  # (N,) codes of pairs that do not count: equal and not below 0
-              )->pd.DataFrame: # right, left (positions), distance; a row each of `right` that has one
+              )->pd.DataFrame: # right, left (positions), distance; one row for each of `right` that has one
     "Pairs of similar pictures across two sides"
     pairs,rows_of = [],pd.Series(groups).groupby(groups).indices
     for group in np.intersect1d(groups[left], groups[right]):

@@ -223,7 +223,7 @@ def _plot_counts(ax, counts, task, colour, n_images):
 
 def plot_label_counts(df:pd.DataFrame, # an annotation table
                       tasks:Tasks,     # its sub-tasks
-                      cols:int=4,      # panels a row
+                      cols:int=4,      # panels per row
                       caption:str=''   # a line below
                      ):
     "Draw how many images have each label of every attribute; in the title, the imbalance factor"

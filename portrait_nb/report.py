@@ -263,7 +263,7 @@ def below_majority(scores:pd.DataFrame, # of `attribute_scores`
 def class_report(predicted,      # as of `macro_f1`
                  actual,         # as of `macro_f1`
                  labels          # their names
-                )->pd.DataFrame: # one row per label: precision, recall, f1, how many have it (borne) and get it (claimed)
+                )->pd.DataFrame: # one row per label: precision, recall, f1, borne (who have it), claimed (who get it)
     "Precision, recall and F1 of every label"
     predicted,actual = as_one_hot(predicted, actual, len(labels))
     hit,claimed,borne = (predicted&actual).sum(0),predicted.sum(0),actual.sum(0)
@@ -301,6 +301,7 @@ def plot_confusion(predicted, # as of `macro_f1`
                     xticklabels=task.labels, yticklabels=names, square=True, cbar=False, linewidths=.5, ax=ax)
         ax.set(xlabel='is called', ylabel='has the label', title=task.name)
         ax.set_xticklabels(task.labels, rotation=45, ha='right')
+        ax.tick_params(axis='y', rotation=0)
         ax.tick_params(length=0)
     return ax
 
@@ -476,7 +477,7 @@ def subgroup_errors(groups,          # {name: (N,) labels}, as of `subgroup_scor
                     n=1000,          # resampled test sets
                     level=.95,       # of the intervals
                     seed=0           # of the resampling
-                   )->pd.DataFrame:  # how many have the label (borne), the share missed, the others, the share falsely given it
+                   )->pd.DataFrame:  # borne (who have the label), missed (a share), others, falsely (a share)
     "Both kinds of error, by group and label"
     rows,parts = [],[]
     for task,names,sums,drawn in _each_task(groups, labels, tasks, identities, shots, n, seed):

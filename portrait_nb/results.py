@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['LEVEL', 'SIGNED', 'check_lines', 'summary', 'plot_rows', 'scored_on', 'paper_rows', 'score_aspects', 'show_rows',
-           'verdicts', 'show_differences', 'agreement', 'plot_differences']
+           'rows_table', 'verdicts', 'show_differences', 'agreement', 'plot_differences']
 
 # %% ../nbs/ablation/030_results.ipynb #0257ac6c
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 from .rows import Experiments
-from .style import INK, aspect_colour
+from .style import INK, ScoreTable, aspect_colour, show_table
 from .tasks import PORTRAIT
 
 # %% ../nbs/ablation/030_results.ipynb #7fe213d7
@@ -99,6 +99,19 @@ def show_rows(results:pd.DataFrame,     # lines of a csv of results
     parts = {scored_on(ours): means.reindex(rows).T.reindex(scores), 'the paper': paper.reindex(rows)[scores].T}
     return pd.concat(parts, axis=1).dropna(axis=1, how='all')
 
+# %% ../nbs/ablation/030_results.ipynb #9d9c1527
+def rows_table(results:pd.DataFrame, # lines of a csv of results
+               paper:pd.DataFrame,   # of `paper_rows`
+               rows,                 # names
+               scores=None,          # None: those of the paper
+               tasks=PORTRAIT        # for the shades
+              )->ScoreTable:         # a line for each score, the best row of either half in bold
+    "`show_rows` to look at"
+    what = scored_on(results, rows)
+    table = show_rows(results, paper, rows, scores).rename(columns={what: 'ours'}, level=0)
+    caption = f'Ours: {what}. In bold: the best row.'
+    return show_table(table, best='max', axis=1, shade=score_aspects(tasks), caption=caption)
+
 # %% ../nbs/ablation/030_results.ipynb #c082c63c
 LEVEL = .01 # scores of the paper that are closer than this are called level
 
@@ -157,7 +170,7 @@ def plot_differences(ax,
         ax.errorbar(difference, y, xerr=ends, fmt='o', ms=4, capsize=2, lw=1.2, color=colour)
         if paper is not None: ax.plot(paper.loc[a,k]-paper.loc[b,k], y, 'D', ms=4, color='#aaaaaa', zorder=1)
     ax.axvline(0, color='#999999', lw=.8)
-    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1,2,5,10])) # more would run into each other in a narrow panel
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1,2,5,10])) # more would run into each other in a narrow panel
     ax.xaxis.set_major_formatter(FormatStrFormatter('%g'))
     ax.set(yticks=range(len(scores)), yticklabels=scores, title=f'{a} minus {b}')
     ax.invert_yaxis()

@@ -236,7 +236,7 @@ def _as_threshold(threshold):
 
 def similar_groups(hashes,         # (N,) 64-bit hashes, as `phash` returns them; masked: unreadable
                    threshold:int=6 # two are near if they differ in at most so many bits, 0 to 64
-                  ):               # (N,) int, one number a group, counted from 0 in order of appearance
+                  ):               # (N,) int, one number per group, counted from 0 in order of appearance
     "The connected components of Hamming distance <= `threshold`, exactly; what is masked is alone"
     (hashes,lost),threshold = _as_hashes(hashes),_as_threshold(threshold)
     known,which = np.unique(hashes[~lost], return_inverse=True)

@@ -55,6 +55,6 @@ if __name__=='__main__':
     df = read_annotations(root/'annotations.csv', root, TASKS)
     for seed in SEEDS:
         for n in NUMBERS:
-            done = pd.read_csv(FILE, dtype=dict(commit=str)) if FILE.exists() else pd.DataFrame(dict(n=[], seed=[]))
-            if ((done.n==n) & (done.seed==seed)).any(): continue
+            done = pd.read_csv(FILE, dtype=dict(commit=str)) if FILE.exists() else None
+            if done is not None and ((done.n==n) & (done.seed==seed)).any(): continue
             pd.concat([done, run(df, root, n, seed)]).to_csv(FILE, index=False)
