@@ -48,7 +48,7 @@ def score_text(value,          # a number, or a word that takes its place
     if pd.isna(value): return ''
     if isinstance(value, (int, np.integer)) and sign and value: return f'{value:+d}'
     if not isinstance(value, (float, np.floating, Decimal)): return str(value)
-    exact = Decimal(str(value))
+    exact = Context(prec=12).create_decimal(str(value)) # a mean of .1385, .1385 and .1385 is .1385 again
     if not exact.is_finite(): return str(value)
     rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, Context(prec=400))
     if not rounded: return f'{abs(rounded):f}' # a loss too small to print is no loss: never '-0.000'
@@ -148,7 +148,8 @@ def html(self:ScoreTable)->str:
 # %% ../nbs/data/040_style.ipynb #4eb76871
 def _shades(shade): # {label: colour}, from {label: aspect} or from sub-tasks
     if shade is None: return {}
-    if not isinstance(shade, Mapping): shade = {o.name: o.aspect for o in shade}
+    if not isinstance(shade, Mapping):
+        shade = {o.name: o.aspect for o in shade}
     others = list(dict.fromkeys(shade.values()))
     return {k: aspect_colour(v, others) for k,v in shade.items()}
 
@@ -156,9 +157,18 @@ def _colour(label, colours): # that of a label, or of the first of its levels th
     levels = label if isinstance(label, tuple) else ()
     return next((colours[o] for o in (label, *levels) if o in colours), None)
 
+def _rivals(columns): # columns that compete along a row: all, or those below one upper heading
+    if columns.nlevels==1: return [range(len(columns))]
+    heads = columns.get_level_values(0)
+    return [np.flatnonzero(heads==o) for o in heads.unique()]
+
 def _in_bold(df, texts, best, axis=0): # an array of True and False
-    if axis==1: return _in_bold(df.astype(object).T, texts.T, best).T
     bold = np.zeros(df.shape, bool)
+    if axis==1:
+        for o in _rivals(df.columns):
+            part = df.iloc[:,o].astype(object)
+            bold[:,o] = _in_bold(part.T, texts[:,o].T, best).T
+        return bold
     named = isinstance(best, Mapping)
     for i,label in enumerate(df.columns):
         rule = best.get(label) if named else best
@@ -180,7 +190,7 @@ def show_table(df,         # a DataFrame or Series of results
                caption='', # what to notice
                digits=3,   # digits after the point, or {column: digits}
                sign=(),    # columns of differences, which show a plus
-               axis=0,     # 0: the best of every column; 1: the best of every row, and `best` may name rows
+               axis=0,     # 0: the best of every column; 1: of every row, under each upper heading
                index=None  # show the names of the rows; None: unless they only count
               )->ScoreTable:
     "A table of results: the best in bold, aspects shaded, numbers by `score_text`"

@@ -10,8 +10,12 @@ from conftest import write_set
 from test_sources import market_tree
 
 import portrait_nb.ablation as ablation
+import portrait_nb.synth as synth
 from portrait_nb.ablation import read_results
+from portrait_nb.annotations import read_annotations
 from portrait_nb.rows import SCALES, TABLE4, TABLE5, TABLE5_PK
+from portrait_nb.synth import image_table
+from portrait_nb.tasks import PORTRAIT
 
 NOTEBOOKS = Path(__file__).parents[1]/'nbs'/'reproductions'
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -64,6 +68,21 @@ def test_the_summary_of_what_was_trained(quick, portrait250k):
     assert set(names['four'].row) == set(rows)
     assert set(names['verdicts'].index) == {('triplet', 'fss'), ('br', 'fss'), ('br', 'triplet')}
     assert set(names['verdicts'].verdict) == {'one training'}
+
+
+def test_figure7_of_photographs(quick, portrait250k, tmp_path, monkeypatch):
+    monkeypatch.setattr(synth, 'make_portraits', lambda *_: image_table('tiny')) # who is in it, without drawing it
+    names = run('figure7')
+    df = read_annotations(tmp_path/'p250k/annotations.csv', tmp_path/'p250k', PORTRAIT, verify=False)
+    named = df[df.identity != '']
+    assert names['source'] == 'From the table given'
+    assert list(names['ours']) == [named.identity.nunique(), df.source.nunique(), len(named)]
+    assert names['films']['sum'].sum() == len(named) and names['films']['size'].sum() >= named.identity.nunique()
+
+
+def test_the_summary_has_five_tables():
+    cells = json.loads((NOTEBOOKS/'summary.ipynb').read_text())['cells']
+    assert sum('show_table(' in ''.join(o['source']) for o in cells if o['cell_type'] == 'code') == 5
 
 
 def test_table5_on_market1501(quick, monkeypatch, tmp_path):

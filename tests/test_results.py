@@ -3,7 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from portrait_nb.results import LEVEL, agreement, check_lines, scored_on, show_differences, show_rows, summary, verdicts
+from portrait_nb.results import (LEVEL, SIGNED, agreement, check_lines, rows_table, score_aspects, scored_on,
+                                 show_differences, show_rows, summary, verdicts)
+from portrait_nb.style import show_table
+from portrait_nb.tasks import Task, Tasks
 
 PAPER = pd.DataFrame(dict(PIQ=[.5, .4, .495]), index=['a', 'b', 'c'])
 
@@ -54,3 +57,23 @@ def test_what_was_scored_in_words():
     lines = pd.DataFrame(dict(row=['a', 'a', 'b'], seed=[0, 1, 0]))
     assert [scored_on(lines, o) for o in (None, ['a'], ['b'], ['z'])] == [
         'here, means of 1 to 2 trainings', 'here, means of 2 trainings', 'here, one training', 'nothing yet']
+
+
+def test_every_score_of_a_table_has_an_aspect_but_piq():
+    aspects = score_aspects()
+    assert {aspects[o] for o in ('mAP', 'rank1', 'plain_mAP', 'plain_rank5', 'age')} == {'appearance'}
+    assert aspects['body'] == 'posture' and aspects['expression'] == 'emotion' and 'PIQ' not in aspects
+    assert score_aspects(Tasks([Task('hat', 'clothes', ['cap', 'none'])]))['hat'] == 'clothes'
+
+
+def test_rows_to_look_at_keep_their_digits():
+    lines = pd.DataFrame(dict(row=['a', 'b'], seed=[0, 0], PIQ=[.1385, .13]))
+    table = rows_table(lines, PAPER, ['a', 'b'])
+    assert str(table).splitlines()[-1].split() == '| PIQ | **0.139** | 0.130 | **0.500** | 0.400 |'.split()
+    assert table.caption.startswith('Ours: here, one training')
+
+
+def test_differences_are_printed_with_their_sign():
+    table = show_differences(pd.DataFrame([difference(.0125)]), PAPER, [('a', 'b')])
+    assert '+0.013' in str(show_table(table, sign=SIGNED)) and '+0.100' in str(show_table(table, sign=SIGNED))
+    assert str(show_table(show_differences(pd.DataFrame([difference(.1)]), PAPER, []), sign=SIGNED)).count('\n') == 1
