@@ -83,6 +83,7 @@ def printed(cell, names)->list:
     "What a code cell shows: pictures as links, tables as markdown, all other text in a fenced block"
     shown = []
     for o in cell['outputs']:
+        if o.get('name')=='stderr': continue # a warning of somebody's library
         data = o.get('data', {})
         text = as_seen(''.join(o.get('text', data.get('text/plain', ''))))
         if id(o) in names:
