@@ -69,15 +69,26 @@ def pictures(index)->dict:
         found[name] = base64.b64decode(''.join(output['data'][kind]))
     return found
 
+def as_seen(text:str)->str:
+    "What a terminal shows of `text`: a carriage return begins the line anew, and an empty progress bar is nothing"
+    lines = []
+    for line in text.split('\n'):
+        seen = ''
+        for part in line.split('\r'): seen = part+seen[len(part):]
+        lines.append(seen.rstrip())
+    seen = '\n'.join(lines).rstrip()
+    return '' if seen.strip()=='█' else seen
+
 def printed(cell, names)->list:
     "What a code cell shows: pictures as links, tables as markdown, all other text in a fenced block"
     shown = []
     for o in cell['outputs']:
+        if o.get('name')=='stderr': continue # a warning of somebody's library
         data = o.get('data', {})
-        text = ''.join(o.get('text', data.get('text/plain', ''))).rstrip()
+        text = as_seen(''.join(o.get('text', data.get('text/plain', ''))))
         if id(o) in names:
             alt = options(cell).get('fig-alt')
-            if not alt: raise ValueError(f"The picture of this cell of the index has no `#| fig-alt`:\n{''.join(cell['source'])}")
+            if not alt: raise ValueError(f"A picture of the index has no `#| fig-alt`:\n{''.join(cell['source'])}")
             shown.append(f'![{alt}]({PICTURES}/{names[id(o)]})')
         elif 'text/markdown' in data: shown.append(''.join(data['text/markdown']).strip())
         elif '<table' in ''.join(data.get('text/html', '')): shown.append(as_markdown(''.join(data['text/html'])))

@@ -2,13 +2,14 @@
 
     python results/hero.py [out/demo] [out/small]
 
-The demo's folder is what `make demo` wrote, the other holds its portraits. We show an average portrait, not the best: the
-seed takes one query among those of which the network answers as many sub-tasks rightly as it does on average. The picture
-and what is known about it go to nbs/images/interpretation.png and interpretation.json. The network saw 128x64 pixels; for
-the page we draw the same shots at 256x128.
+The demo's folder is what `make demo` wrote, and the other holds its portraits. We show an average portrait, not the best:
+the seed takes one of the queries about which the network is right as often as on average. We write the picture and how
+it was made to nbs/images/interpretation.png and interpretation.json. The network sees smaller pictures, and for the page
+we draw the same shots at 256x128.
 """
-import datetime, json, sys
+import datetime, io, json, sys
 from pathlib import Path
+from PIL import Image
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,9 +24,10 @@ from portrait_nb.synth import draw_portrait, image_table
 from portrait_nb.tasks import PORTRAIT
 
 HERE = Path(__file__).resolve().parent.parent
-TITLES = dict(appearance=('looks alike', 'the same person'), posture=('stands alike', 'the same posture'),
-              emotion=('feels alike', 'the same expression'))
-N_FOUND = 5
+MATCHES = dict(appearance='identity', posture='body', emotion='expression') # the label that a right one shares
+TITLES = dict(appearance='nearest by looks (✓ the same person)', posture='nearest by posture (✓ the same)',
+              emotion='nearest by expression (✓ the same)')
+N_FOUND = 6
 
 @torch.inference_mode()
 def run(model, root, df, bs=128):
@@ -65,22 +67,23 @@ def n_right(model, df, logits):
 
 def matches(query, row, aspect):
     "Is the portrait `row` a right answer to `query` in this aspect?"
-    columns = dict(appearance=['identity'], posture=['body','arm'], emotion=['expression'])[aspect]
-    return all(query[o] and query[o]==row[o] for o in columns)
+    column = MATCHES[aspect]
+    return bool(query[column]) and query[column]==row[column]
 
 def draw_answers(ax, model, row, answers):
     "A bar for every sub-task, its answer, and a mark that says whether it is right"
     for y,t in enumerate(model.tasks.attributes):
         answer,sure = answers[t.name]
-        text = ' + '.join(answer) if isinstance(answer, list) else answer
+        words = answer if isinstance(answer, list) else [answer]
+        text = f"{' + '.join(words)}  {sure:.0%}" if words else 'none of these'
         right = is_right(row, t, answer)
         ax.barh(y, 1, color='#f1f1f3', height=.74)
         ax.barh(y, sure, color=aspect_colour(t.aspect), alpha=.42, height=.74)
         ax.text(-.04, y, t.name, ha='right', va='center', fontsize=8.5, color='#555555')
-        ax.text(.03, y, f'{text or "none"}  {sure:.0%}', va='center', fontsize=9, color=INK)
+        ax.text(.03, y, text, va='center', fontsize=9, color=INK)
         ax.text(1.05, y, '✓' if right else '✗', va='center', fontsize=11, color=RIGHT if right else WRONG)
         if right: continue
-        ax.text(.03, y+.56, f'it was drawn {row[t.name].replace("|", " + ")}', va='center', fontsize=7.5, color=WRONG)
+        ax.text(.03, y+.53, f'we drew: {row[t.name].replace("|", " + ")}', va='center', fontsize=7.5, color=WRONG)
     ax.set(xlim=(-.02,1.16), ylim=(len(model.tasks.attributes)-.2,-.6))
     ax.set_axis_off()
 
@@ -93,27 +96,30 @@ def draw_found(ax, picture, right):
 
 def hero(model, draw, query, answers, found, caption, fname):
     "The whole picture: `found` is {aspect: rows of the gallery, nearest first}"
-    with plt.rc_context({**STYLE, 'figure.constrained_layout.use': False, 'axes.grid': False}):
-        fig = plt.figure(figsize=(9.2,4.75), dpi=180, facecolor='white')
-        grid = fig.add_gridspec(1, 3, width_ratios=(1.75,2.6,4.2), left=.015, right=.985, top=.92, bottom=.13, wspace=.2)
-        ax = fig.add_subplot(grid[0])
+    style = {**STYLE, 'figure.constrained_layout.use': False, 'axes.grid': False, 'axes.titlesize': 9.5}
+    with plt.rc_context(style):
+        fig = plt.figure(figsize=(9.2,4.5), facecolor='white')
+        ax = fig.add_axes((.012,.15,.215,.765), anchor='NW')
         ax.imshow(draw(query))
         ax.set_axis_off()
-        ax.set_title('a portrait', fontsize=10)
-        ax = fig.add_subplot(grid[1])
+        ax.set_title('a portrait')
+        ax = fig.add_axes((.305,.15,.24,.765))
         draw_answers(ax, model, query, answers)
-        ax.set_title('what the network says', fontsize=10)
-        rows = grid[2].subgridspec(3, N_FOUND, hspace=.42, wspace=.12)
+        ax.set_title('what the network says')
         for i,(aspect,portraits) in enumerate(found.items()):
             for j,row in enumerate(portraits.to_dict('records')):
-                ax = fig.add_subplot(rows[i,j])
+                ax = fig.add_axes((.575+.0705*j, .715-.29*i, .0645, .215))
                 draw_found(ax, draw(row), matches(query, row, aspect))
-                if j: continue
-                title,what = TITLES[aspect]
-                ax.set_title(f'{title} (✓ {what})', fontsize=9, color=aspect_colour(aspect), pad=3)
-        fig.text(.015, .03, caption, fontsize=8.5, color='#555555', va='bottom', linespacing=1.5)
-        fig.savefig(fname, dpi=180, facecolor='white')
+                if j==0: ax.set_title(TITLES[aspect], color=aspect_colour(aspect), pad=4)
+        fig.text(.012, .022, caption, fontsize=8.5, color='#555555', va='bottom', linespacing=1.5)
+        save_small(fig, fname)
         plt.close(fig)
+
+def save_small(fig, fname):
+    "A png of 256 colours, on white, sharp at twice the width of a page"
+    buffer = io.BytesIO()
+    fig.savefig(buffer, dpi=180, facecolor='white')
+    Image.open(buffer).convert('RGB').quantize(256).save(fname, optimize=True)
 
 def main(demo='out/demo', root='out/small', seed=0):
     demo,root = Path(demo),Path(root)
@@ -132,14 +138,15 @@ def main(demo='out/demo', root='out/small', seed=0):
     plan = image_table('small').set_index('image', drop=False)
     def draw(row): return draw_portrait(plan.loc[row['image']], (256,128))
     labelled = int(np.isfinite(counts).sum())
-    caption = (f'A drawn portrait that the network never saw. It gets {counts[i]:.0f} of {n} answers right, as it does on average '
-               f'({mean:.1f} of {n}, over {labelled} queries):\nwe took one of those at random, not the best. '
-               f'Right: its nearest among {len(gallery):,} others, by one aspect at a time.')
+    caption = (f'The network never met this drawn person. It gets {counts[i]:.0f} of {n} answers right, as on average '
+               f'({mean:.1f} of {n}, over {labelled} portraits): we took one of those\nat random, and not the best. '
+               f'On the right are the nearest of {len(gallery):,} other portraits, by one aspect at a time.')
     picture = HERE/'nbs'/'images'/'interpretation.png'
     hero(model, draw, query, answers_of(model, logits, i), found, caption, picture)
-    about = dict(made_by='results/hero.py', query=query.image, seed=seed, right=int(counts[i]), mean_right=round(float(mean), 3),
-                 queries=labelled, gallery=len(gallery), drawn='2026, drawn portraits of preset small, seed 0',
-                 date=str(datetime.date.today()), model=json.loads((demo/'run.json').read_text()))
+    about = dict(made_by='results/hero.py', query=query.image, seed=seed,
+                 right=int(counts[i]), mean_right=round(float(mean), 3), queries=labelled,
+                 gallery=len(gallery), portraits='drawn, preset small, seed 0', date=str(datetime.date.today()),
+                 model=json.loads((demo/'run.json').read_text()))
     picture.with_suffix('.json').write_text(json.dumps(about, indent=1)+'\n')
 
 if __name__=='__main__': main(*sys.argv[1:])

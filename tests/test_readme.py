@@ -61,6 +61,14 @@ def test_text_code_and_what_it_printed_are_in_order(text):
                                        '```python\nprint("a\\nb")\n```', '```\na\nb\n```\n']
 
 
+def test_a_progress_bar_leaves_nothing_behind(text):
+    bar = '█\r |----| 0% [0/4]\r |████| 100% [4/4]\r                  \r'
+    assert text(code('read()', stream(bar))).endswith('```python\nread()\n```\n')
+    assert 'warned' not in text(code('read()', dict(stream('warned'), name='stderr')))
+    assert '```\n3 faults\n```' in text(code('read()', stream('█\r3 faults\n')))
+    assert '```\nab\n  cd\n```' in text(code('read()', stream('xb\ra\n  cd\n')))
+
+
 @pytest.mark.parametrize('option', ['#| hide', '#|hide', '#| default_exp index', '#| include: false'])
 def test_what_is_hidden_stays_away(text, option):
     assert 'secret' not in text(md('A'), code(f'{option}\nsecret = 1', stream('secret')), md('B'))
