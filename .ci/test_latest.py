@@ -1,6 +1,6 @@
-"""Build the wheel from the sdist, install it alone beside the newest fastai and fastcore, run every command there, then
-the tests of the commands (`--all`: all tests). `--shared FOLDER`: take what is already installed there, torch above all,
-from that folder of packages; `--pins PACKAGE==VERSION ...`: other versions than the newest."""
+"""Build the wheel from the sdist, install it alone beside the newest fastai and fastcore, run every command there,
+then the tests of the commands (`--all`: all tests). `--shared FOLDER`: take torch and what else is missing from that
+folder of packages; `--pins PACKAGE==VERSION ...`: other versions than the newest."""
 import argparse, os, shutil, subprocess, sys, venv
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def commands(bin, folder):
         env = {k: v for k,v in os.environ.items() if k not in ('PYTHONPATH','PYTHONWARNINGS')}
         print('$', line, flush=True)
         r = subprocess.run([bin/command, *words], cwd=folder, capture_output=True, text=True, env=env)
-        if r.returncode not in (0, *codes) or '\r' in r.stdout: sys.exit(f'exit code {r.returncode}\n{r.stdout}\n{r.stderr}')
-        return r
+        if r.returncode in (0, *codes) and '\r' not in r.stdout: return r
+        sys.exit(f'exit code {r.returncode}\n{r.stdout}\n{r.stderr}')
     table = 'drawn/annotations.csv'
     for o in ('synth','demo','import','lint','train','eval','interpret','ablate'):
         if run(f'portrait_{o} --help').stderr: sys.exit(f'portrait_{o} --help prints something to stderr')
@@ -63,14 +63,17 @@ def commands(bin, folder):
 
 def tests(bin, folder, files):
     "The tests, copied away from the checkout so that they import what is installed"
-    shutil.copytree(root, folder/'checkout', ignore=shutil.ignore_patterns('.git', '.venv', 'portrait_nb', 'out', '*.egg-info'))
+    unwanted = shutil.ignore_patterns('.git', '.venv', 'portrait_nb', 'out', '*.egg-info')
+    shutil.copytree(root, folder/'checkout', ignore=unwanted)
     env = {k: v for k,v in os.environ.items() if k!='PYTHONPATH'}
     sh(bin/'python', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *files, cwd=folder/'checkout', env=env)
 
 def versions(bin):
-    code = ("from importlib.metadata import version as v; import portrait_nb; print(portrait_nb.__file__); "
-            "print(*(f'{o} {v(o)}' for o in 'portrait_nb fastai fastcore fasttransform fastprogress plum-dispatch torch'.split()), sep=', ')")
-    return subprocess.run([bin/'python', '-c', code], capture_output=True, text=True, check=True, cwd='/').stdout.strip()
+    names = ['portrait_nb', *NEWEST, 'torch']
+    code = ("from importlib.metadata import version\nimport portrait_nb\n"
+            f"print(portrait_nb.__file__, *(f'{{o}} {{version(o)}}' for o in {names}), sep=', ')")
+    r = subprocess.run([bin/'python', '-c', code], capture_output=True, text=True, check=True, cwd='/')
+    return r.stdout.strip()
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
