@@ -222,7 +222,6 @@ def plot_confusion_matrix(self:PortraitInterpretation,
         for ax in axs.flat[len(tasks):]: ax.set_axis_off()
         for t,ax in zip(tasks, axs.flat):
             plot_confusion(self.decoded[t.name], self.targs[t.name], t, ax=ax)
-            ax.tick_params(axis='y', rotation=0)
             if title is not None: ax.set_title(title)
             if cmap is not None: [*ax.images, *ax.collections][0].set_cmap(cmap)
             _number(ax, self.confusion_matrix(t.name), normalize, norm_dec, plot_txt)

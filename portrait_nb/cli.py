@@ -21,13 +21,12 @@ _PACKAGE = Path(portrait_nb.__file__).parent
 
 @contextmanager
 def _plain_warnings(command):
-    "Our own warnings as one sentence of `command`; the one that importing fastai causes not at all"
+    "Our own warnings as one sentence of `command`"
     usual = warnings.formatwarning
     def plain(message, category, filename, *args, **kwargs):
         ours = category.__module__.startswith('portrait_nb') or _PACKAGE in Path(filename).parents
         return f'{command}: {message}\n' if ours else usual(message, category, filename, *args, **kwargs)
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', r'`torch\.jit\.script` is deprecated', FutureWarning)
         warnings.formatwarning = plain
         try: yield
         finally: warnings.formatwarning = usual
@@ -552,12 +551,13 @@ def portrait_interpret(
     import matplotlib
     matplotlib.use('agg')
     from portrait_nb.interpret import Interpreter, plot_interpretation
+    from portrait_nb.style import score_text
     look = Interpreter(model)
     if gallery: look.check_search(k)
     portrait = look.interpret(photo)
     found = look.search(portrait, look.gallery(gallery), k) if gallery else None
     print(portrait)
-    if gallery: print(found.round(3).to_string())
+    if gallery: print(found.map(score_text).to_string())
     if out: plot_interpretation(photo, portrait, found, gallery, fname=out)
 
 # %% ../nbs/use/150_cli.ipynb #5667408a
@@ -593,6 +593,7 @@ def portrait_ablate(
     "Train rows of Table 4, of Table 5 and of our own, or go on with them; what is there is not trained again"
     from portrait_nb.ablation import ROWS, SCALES, TABLE4
     from portrait_nb.results import summary
+    from portrait_nb.style import score_text
     chosen = list(TABLE4.rows) if rows is None else rows.split(',')
     try: numbers = [int(o) for o in str(seeds).split(',')]
     except ValueError:
@@ -607,4 +608,4 @@ def portrait_ablate(
     for score in ('PIQ','mAP'):
         if score not in found or found[score].isna().all(): continue
         table = summary(found, score, chosen).dropna(axis=1, how='all') # one seed has no deviation
-        print(f'\n{score}\n{table.round(3).to_string()}')
+        print(f'\n{score}\n{table.map(score_text).to_string()}')

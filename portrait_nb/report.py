@@ -301,6 +301,7 @@ def plot_confusion(predicted, # as of `macro_f1`
                     xticklabels=task.labels, yticklabels=names, square=True, cbar=False, linewidths=.5, ax=ax)
         ax.set(xlabel='is called', ylabel='has the label', title=task.name)
         ax.set_xticklabels(task.labels, rotation=45, ha='right')
+        ax.tick_params(axis='y', rotation=0)
         ax.tick_params(length=0)
     return ax
 
