@@ -131,7 +131,8 @@ def main(demo='out/demo', root='out/small', seed=0):
     mean,n = np.nanmean(counts),len(model.tasks.attributes)
     i = pd.Series(np.flatnonzero(counts==round(mean))).sample(1, random_state=seed).iloc[0]
     query = queries.iloc[i]
-    gallery = df[(df.split=='gallery') & (df.group!=query.group) & (df.identity!='')].reset_index(drop=True)
+    gallery = df[(df.split=='gallery') & (df.group!=query.group) & (df.identity!='')]
+    gallery = gallery.drop_duplicates('group', ignore_index=True) # frames of one shot would all be found at once
     _,theirs = run(model, root, gallery)
     near = {a: (theirs[a]@features[a][i]).argsort(descending=True)[:N_FOUND] for a in PORTRAIT.aspects}
     found = {a: gallery.iloc[o.numpy()] for a,o in near.items()}
@@ -140,7 +141,7 @@ def main(demo='out/demo', root='out/small', seed=0):
     labelled = int(np.isfinite(counts).sum())
     caption = (f'The network never met this drawn person. It gets {counts[i]:.0f} of {n} answers right, as on average '
                f'({mean:.1f} of {n}, over {labelled} portraits): we took one of those\nat random, and not the best. '
-               f'On the right are the nearest of {len(gallery):,} other portraits, by one aspect at a time.')
+               f'On the right are the nearest of {len(gallery):,} other shots, by one aspect at a time.')
     picture = HERE/'nbs'/'images'/'interpretation.png'
     hero(model, draw, query, answers_of(model, logits, i), found, caption, picture)
     about = dict(made_by='results/hero.py', query=query.image, seed=seed,
