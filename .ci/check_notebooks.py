@@ -1,11 +1,11 @@
 """Fail if a notebook is not clean or shows a path of the machine it ran on, if the library is not what the notebooks
-export, or if README.md is not what index.ipynb says."""
+export, or if README.md and its pictures are not what index.ipynb says."""
 import filecmp, json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'.ci'))
-from make_readme import readme
+from make_readme import out_of_step
 
 def rebuilt(tmp):
     "A copy of the project in `tmp`, cleaned and exported anew"
@@ -36,8 +36,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp: bad = differing(rebuilt(Path(tmp).resolve()))
     for f in bad: print(f'{f}: not clean or not in sync. Run: nbdev_clean && nbdev_export && nbdev_clean')
     for f in with_paths(): bad.append(f); print(f'{f}: an output shows a path of this machine. Remove that output.')
-    if (root/'README.md').read_text() != readme(root/'nbs'/'index.ipynb'):
-        bad.append('README.md'); print('README.md is not what nbs/index.ipynb says. Run: make readme')
+    for f in out_of_step(root): bad.append(f); print(f'{f} is not what nbs/index.ipynb says. Run: make readme')
     if bad: sys.exit(1)
     print('Notebooks are clean; the library and README.md are in sync with them.')
 

@@ -26,6 +26,7 @@ def code_lines(source): return [o for o in source.split('\n') if o.strip() and n
 
 def long_lines(source):
     for line in source.split('\n'):
+        if re.match(r'#\| fig-(alt|cap):', line): continue # words, which have to stand on one line
         if len(line)>STRING or len(line)>LINE and not ONE_STRING.fullmatch(line): yield line
 
 def n_nodes(lines):
@@ -42,8 +43,18 @@ def shares(cells):
     after = [b for a,b in zip(kinds, [*kinds[1:], 'end']) if a=='definition']
     return len(after),after.count('evidence')
 
+def mixed_imports(cells):
+    "Cells of a module's notebook that import beside other code: nbdev_docs would run the whole cell"
+    if not any(EXPORT.search(o) for o in cells): return
+    for o in cells:
+        nodes = list(ast.walk(ast.parse('\n'.join(re.sub(r'^\s*[!%].*', 'pass', l) for l in code_lines(o)))))
+        imports = any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes)
+        others = any(isinstance(n, (ast.Expr, ast.Assign)) for n in nodes)
+        if imports and others and not EXPORT.search(o) and 'nbdev_export()' not in o: yield o
+
 def faults_of(path):
     where,cells = path.relative_to(root),code_cells(path)
+    for o in mixed_imports(cells): yield f'{where}: a cell imports beside other code: {code_lines(o)[0][:70]} ...'
     for o in cells:
         for line in long_lines(o): yield f'{where}: {len(line)} characters: {line.strip()[:70]} ...'
     exported = [code_lines(o) for o in cells if EXPORT.search(o)]

@@ -1,1 +1,2 @@
-__version__ = "0.0.1"
+__version__ = "0.1.0"
+from portrait_nb import quiet

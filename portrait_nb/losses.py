@@ -21,7 +21,7 @@ def _no_autocast(x): return torch.autocast(x.device.type, enabled=False)
 def unit(x:Tensor,    # (N, d) features
          eps=1e-12    # a shorter vector counts as zero
         )->Tensor:    # (N, d) of length 1, or 0 where `x` is zero
-    "Scale every row to length 1; a row of zeros stays, and receives no gradient"
+    "Scale every row to length 1. A row of zeros stays as it is and gets no gradient"
     top = x.detach().abs().amax(1, keepdim=True)
     zero = top<=eps
     x = torch.where(zero, 0, x)/torch.where(zero, 1, top)
@@ -35,7 +35,7 @@ def is_labelled(labels:Tensor, # (N,) label numbers, or (N, C) of 0/1
     return labels!=ignore if labels.ndim==1 else (labels!=ignore).all(1)
 
 def _pairs(labels, ignore):
-    "(N, N) bool, twice: which others have a label of the anchor's, and which others are labelled at all"
+    "Two (N, N) bool tensors: who shares a label with the anchor, and who else is labelled at all"
     known = is_labelled(labels, ignore)
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     others = known[:,None] & known & ~itself
@@ -56,7 +56,7 @@ def _check_batch(features, labels):
 def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are normalised here
                     labels:Tensor,        # (N,) label numbers, or multi-hot (N, C): sharing one makes a positive
                     positives:str='sum',  # 'sum': Eq. 4; 'mean': divided by the number of an anchor's positives
-                    ignore:int=-1         # rows so labelled take no part, neither as anchor nor in a denominator
+                    ignore:int=-1         # rows with this label are left out, as anchors and in the denominators
                    )->Tensor:             # scalar, float32 or float64; 0 where there is no positive
     "Batch Rank loss (Eq. 4)"
     _check_batch(features, labels)
@@ -76,7 +76,7 @@ def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are norma
 def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are normalised here
                             labels:Tensor,     # (N,) label numbers, or multi-hot (N, C): sharing one makes a positive
                             margin:float=0.3,  # of Euclidean distance on the unit sphere, which is at most 2
-                            ignore:int=-1      # rows so labelled take no part
+                            ignore:int=-1      # rows with this label are left out
                            )->Tensor:          # scalar, float32 or float64; 0 where no anchor has both
     "Triplet loss with the hardest positive and the hardest negative of each anchor, on normalised features"
     _check_batch(features, labels)
@@ -95,7 +95,7 @@ def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are 
 # %% ../nbs/model/020_losses.ipynb #895a58a9
 def class_loss(logits:Tensor,         # (N, n_labels)
                labels:Tensor,         # (N,) label numbers, or (N, n_labels) of 0/1
-               ignore:int=-1          # rows so labelled take no part
+               ignore:int=-1          # rows with this label are left out
               )->Tensor:              # scalar, float32 or float64; 0 where nothing is labelled
     "Cross-entropy, or binary cross-entropy where `labels` is (N, n_labels): the mean over what is labelled"
     known = is_labelled(labels, ignore)
@@ -152,7 +152,8 @@ class PortraitLoss(nn.Module):
 
     def forward(self, output:dict, # {'features': {task: (N, d)}, 'logits': {task: (N, n_labels)}}
                 labels:dict        # {task: (N,) int, -1 unknown; multi-label: (N, n_labels) of 0/1 or a row of -1}
-               )->Tensor:          # scalar; `.parts` and `.counts` hold what it is made of
+               )->Tensor:          # scalar
+        "The loss of a batch; `.parts` and `.counts` then hold what it is made of"
         losses,known = [],[]
         for t in self.tasks:
             logits,features,y = _task_batch(t, output, labels, self.metric_loss)
@@ -169,14 +170,18 @@ class PortraitLoss(nn.Module):
         if self.weighting=='gradnorm' and losses.requires_grad: self._even_out(losses, known, output['features'])
         return (self.weights*losses).mean()
 
-    def metric(self, features, y):
-        "The metric loss of one sub-task, not yet times `lam`"
+    def metric(self, features:Tensor, # (N, d)
+               y:Tensor         # (N,) or (N, n_labels)
+              )->Tensor:        # scalar
+        "The metric loss of one sub-task, before it is multiplied by `lam`"
         if self.metric_loss=='br': return batch_rank_loss(features, y, self.positives)
         if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
         return torch.zeros((), device=y.device)
 
-    def metric_in_shares(self, features, y):
-        "The metric losses of the shares, averaged by how many are labelled in each"
+    def metric_in_shares(self, features:Tensor, # (N, d)
+                         y:Tensor         # (N,) or (N, n_labels)
+                        )->Tensor:        # scalar
+        "The metric losses of the shares, averaged by how many rows of each are labelled"
         if self.shares==1 or features is None or not len(y): return self.metric(features, y)
         size = -(-len(y)//self.shares)
         shares = list(zip(features.split(size), y.split(size)))
@@ -184,7 +189,8 @@ class PortraitLoss(nn.Module):
         n = torch.stack([is_labelled(y).sum() for _,y in shares])
         return (losses*n).sum()/n.sum().clamp_min(1)
 
-    def no_weight_decay(self)->set: # names of the parameters that weight decay must leave alone
+    def no_weight_decay(self)->set: # names of parameters
+        "The parameters that weight decay must leave alone"
         return set() if self.s is None else {'s'}
 
 # %% ../nbs/model/020_losses.ipynb #0387dbf6
@@ -213,12 +219,12 @@ def _even_out(self:PortraitLoss, losses, known, features):
 def activation(self:PortraitLoss,
                logits:dict # {task: (N, n_labels)}
               )->dict:     # {task: (N, n_labels)} of 0 to 1
-    "Probabilities"
+    "Turn logits into probabilities"
     return {k: v.sigmoid() if self.tasks[k].multilabel else v.softmax(-1) for k,v in logits.items()}
 
 @patch
 def decodes(self:PortraitLoss,
             probabilities:dict # {task: (N, n_labels)}
            )->dict:            # {task: (N,) numbers of labels; multi-label: (N, n_labels) of 0 and 1}
-    "The label with the highest probability, or all above one half"
+    "Choose the label with the highest probability, or every label above one half"
     return {k: (v>.5).long() if self.tasks[k].multilabel else v.argmax(-1) for k,v in probabilities.items()}

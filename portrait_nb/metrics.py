@@ -43,26 +43,26 @@ def query_scores(ranks,        # (M,) ranks of the true matches, ascending, from
                  ks=(1,5,10),  # the ranks of CMC
                  ap='plain'    # as of `average_precision`
                 )->list:       # [M, AP, INP, found within k for each of `ks`]
-    "What one query scores"
+    "The scores of one query"
     n = len(ranks)
     if not n: return [np.nan]*(3+len(ks))
     cmc = [float(ranks[0]<=k) for k in ks]
     return [n, average_precision(ranks, ap), float(n/ranks[-1]), *cmc]
 
 # %% ../nbs/scores/010_metrics.ipynb #31305df7
-class NoTrueMatch(ValueError): "Not one query has a true match in the gallery"
+class NoTrueMatch(ValueError): "No query has a true match in the gallery"
 
 @dataclass(repr=False)
 class RetrievalScores:
     "How well queries find their true matches"
     mAP:float        # mean average precision over the valid queries
     cmc:dict         # {k: share of valid queries with a true match among the first k}
-    macro_mAP:float  # the same two, averaged within each identity first
-    macro_cmc:dict
+    macro_mAP:float  # mean average precision, averaged within each identity first
+    macro_cmc:dict   # CMC, averaged within each identity first
     n_valid:int      # queries with a true match
     n_query:int      # all queries
     mINP:float=None  # mean precision at the last true match
-    macro_mINP:float=None
+    macro_mINP:float=None # the same, averaged within each identity first
     per_query:pd.DataFrame=field(default=None, compare=False) # the scores of each query that counts
     def __repr__(self):
         def row(mAP, cmc, mINP):
@@ -75,7 +75,7 @@ class RetrievalScores:
 # %% ../nbs/scores/010_metrics.ipynb #ed3e6a25
 def mean_scores(scores,           # (Q, 3+len(ks)): `query_scores` of every query
                 codes,            # (Q,) whole numbers: equal for queries of one identity, -1 if it is unknown
-                ids,              # (Q,) the identities as they were given, for the table `per_query`
+                ids,              # (Q,) the identities as you gave them, for the table `per_query`
                 ks=(1,5,10),      # the ranks of CMC
                 no_match='skip'   # queries without a true match are left out, or score 'zero'
                )->RetrievalScores:
@@ -104,16 +104,20 @@ def mean_scores(scores,           # (Q, 3+len(ks)): `query_scores` of every quer
 # %% ../nbs/scores/010_metrics.ipynb #065ea5b5
 def as_array(x        # a tensor on any device, an array, a list
             )->np.ndarray: # float32 if it was a tensor of less than float64
-    "`x` for numpy"
+    "Turn `x` into a numpy array"
     if not isinstance(x, Tensor): return np.asarray(x)
     x = x.detach().cpu()
     return (x if x.dtype==torch.float64 else x.float()).numpy()
 
 # %% ../nbs/scores/010_metrics.ipynb #7e4e6f96
-def retrieval_scores_by_loop(query, gallery,  # (Q, d), (G, d) features
-                             query_ids, gallery_ids, # (Q,), (G,) identities; -1 or '': nobody's match
-                             query_groups=None, gallery_groups=None, # (Q,), (G,) a query's own group is taken out
-                             query_cams=None, gallery_cams=None,     # (Q,), (G,) same identity and camera is taken out
+def retrieval_scores_by_loop(query,           # (Q, d) features
+                             gallery,         # (G, d) features
+                             query_ids,       # (Q,) identities; -1 or '': unknown
+                             gallery_ids,     # (G,) identities; -1 or '': a distractor that matches no query
+                             query_groups=None,   # (Q,) similar frames; a query's own group is taken out
+                             gallery_groups=None, # (G,)
+                             query_cams=None,     # (Q,) cameras; the same identity from the same camera is taken out
+                             gallery_cams=None,   # (G,)
                              ks=(1,5,10),     # the ranks of CMC
                              ap='plain',      # as of `average_precision`
                              no_match='skip'  # as of `mean_scores`
@@ -184,7 +188,9 @@ def macro_f1(predicted,   # as in `label_f1`
     there = ~np.isnan(f1)
     return float(f1[there].mean()) if there.any() else float('nan')
 
-def absent_labels(actual, n_labels:int)->list: # the numbers of the labels that no portrait has in `actual`
+def absent_labels(actual,      # as in `label_f1`
+                  n_labels:int # how many labels there are
+                 )->list:      # the numbers of the labels that no portrait has
     "Which labels `macro_f1` leaves out"
     return np.flatnonzero(np.isnan(label_f1(actual, actual, n_labels))).tolist()
 
@@ -215,7 +221,7 @@ def majority_scores(train,       # as of `majority_guess`
                     actual,      # as in `label_f1`, of the portraits that are scored
                     n_labels:int # how many labels there are
                    )->dict:      # {'macro_f1', 'accuracy'}; NaN if there is nothing to count or to score
-    "What the majority guess scores"
+    "The scores of the majority guess"
     guess,actual = majority_guess(train, n_labels),as_array(actual)
     if guess is None: return dict(macro_f1=float('nan'), accuracy=float('nan'))
     predicted = np.broadcast_to(np.asarray(guess), actual.shape)
@@ -244,11 +250,14 @@ from .errors import one_of
 from .search import Search, as_features, shared_codes
 
 # %% ../nbs/scores/020_search.ipynb #b37d6dcb
-def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy; compared where the gallery is
+def retrieval_scores(query,           # (Q, d) features, torch or numpy
+                     gallery,         # (G, d) features; we compare where they are
                      query_ids,       # (Q,) identities, numbers or strings; -1 or '': left out and counted
-                     gallery_ids,     # (G,) identities; -1 or '': a distractor, nobody's true match
-                     query_groups=None, gallery_groups=None, # similar frames; a query's own group is taken out
-                     query_cams=None, gallery_cams=None,     # same identity and same camera is taken out
+                     gallery_ids,     # (G,) identities; -1 or '': a distractor that matches no query
+                     query_groups=None,   # (Q,) similar frames; a query's own group is taken out
+                     gallery_groups=None, # (G,)
+                     query_cams=None,     # (Q,) cameras; the same identity from the same camera is taken out
+                     gallery_cams=None,   # (G,)
                      ks=(1,5,10),     # the ranks of CMC
                      ap='plain',      # 'plain' or 'trapezoid', see `average_precision`
                      chunk=None,      # queries compared at once by each thread; None: what takes 64 MB, 128 at most
@@ -269,7 +278,7 @@ def retrieval_scores(query, gallery,  # (Q, d), (G, d) features, torch or numpy;
 
     query,gallery = as_features(query, 'query'),as_features(gallery, 'gallery')
     if query.shape[1]!=gallery.shape[1]:
-        raise ValueError(f"query has {query.shape[1]} features a row and gallery {gallery.shape[1]}: "
+        raise ValueError(f"query has {query.shape[1]} features per row and gallery {gallery.shape[1]}: "
                          "they must come from one model.")
     n = len(query),len(gallery)
     codes = [shared_codes(query_ids, gallery_ids, *n, 'ids'), shared_codes(query_groups, gallery_groups, *n, 'groups'),

@@ -18,7 +18,7 @@ def gradient_lengths(model,                 # a `PortraitNet`
                      x:Tensor,              # (B, 3, H, W) normalised portraits
                      labels:dict            # as `PortraitLoss` takes them
                     )->pd.DataFrame:        # one row per sub-task: cls, and ml as in Eq. 5, with its lambda
-    "How long a gradient the losses of every sub-task send into the pooled vector"
+    "The length of the gradient that each sub-task's losses send into the pooled vector"
     pooled = model.pooled(x).detach().requires_grad_()
     def length(loss):
         if not loss.requires_grad: return 0.
@@ -44,7 +44,7 @@ def dynamic_weights(last,             # (n_tasks,) losses of the epoch before
 def label_priors(task,    # a sub-task
                  labels   # (N,) numbers, -1 unknown; multi-label: (N, n_labels) of 0/1, unknown: a row of -1
                 )->Tensor:# (n_labels,)
-    "Share of the labelled portraits that have each label; a label that none has counts as if one had it"
+    "Share of the labelled portraits that have each label; if none has it, we count one"
     if task.multilabel:
         labels = labels[(labels!=-1).all(1)]
         n = labels.sum(0)
@@ -58,7 +58,7 @@ def label_priors(task,    # a sub-task
 def train_priors(dls,           # from `portrait_dls`
                  power:float=1. # flattens them: 0 makes all labels alike
                 )->dict:        # {attribute: (n_labels,) shares}; empty for loaders that hold no labels
-    "How common every attribute's labels are in the train split; of a multi-label one, each between 0 and 1"
+    "How common the labels of every attribute are in the train split; for a multi-label one, each is between 0 and 1"
     labels = getattr(getattr(dls.train, 'dataset', None), 'labels', None)
     if labels is None: return {}
     priors = {}
@@ -74,9 +74,12 @@ class LogitAdjustment(Callback):
     "Add the logarithm of the train split's label shares to the logits, in training only"
     order = 20 # after mixed precision has made float32 of the predictions
     run_valid = False
-    def __init__(self, tau:float=1.): self.tau = tau # how much of it; 0: none
+    def __init__(self,
+                 tau:float=1. # how much of it; 0: none
+                ): self.tau = tau
 
     def before_fit(self):
+        "Count the labels of the train split"
         priors = train_priors(self.dls) if hasattr(self.dls, 'tasks') else {}
         if not priors:
             raise ValueError("LogitAdjustment counts the labels in the loaders of portrait_dls; these are others.")
@@ -86,5 +89,6 @@ class LogitAdjustment(Callback):
             self.add[t.name] = self.tau*log_prior.to(self.dls.device)
 
     def after_pred(self):
+        "Add the logarithms to the logits"
         logits = {k: v+self.add[k] if k in self.add else v for k,v in self.pred['logits'].items()}
         self.learn.pred = dict(self.pred, logits=logits)

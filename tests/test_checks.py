@@ -82,6 +82,7 @@ def test_code_that_is_hard_to_read_is_named(check, source, words):
 
 def test_one_long_string_may_fill_a_line(check):
     assert check('check_reading', code(f"message = '{'a' * 140}'")) == []
+    assert check('check_reading', code(f'#| fig-alt: "{"a line " * 30}"\nplot()')) == []
     assert '165 characters' in check('check_reading', code(f"message = '{'a' * 153}'"))[0]
 
 

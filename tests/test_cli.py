@@ -1,5 +1,5 @@
 "The commands as a user runs them: round trips on tiny sets, and the sentences in which mistakes end."
-import json, os, shutil, subprocess, sys
+import inspect, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import matplotlib
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import portrait_nb
 from portrait_nb import cli
 from portrait_nb.tasks import Task, Tasks
 
@@ -61,7 +62,8 @@ def sh(command, *args):
 def write_tasks(file, *tasks): file.write_text(json.dumps(Tasks(tasks).to_dict(), indent=1))
 
 
-COMMANDS = ('portrait_synth', 'portrait_demo', 'portrait_train', 'portrait_eval', 'portrait_interpret')
+COMMANDS = ('portrait_synth', 'portrait_demo', 'portrait_import', 'portrait_lint', 'portrait_train', 'portrait_eval',
+            'portrait_interpret', 'portrait_ablate')
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -69,6 +71,76 @@ def test_help(command):
     r = sh(command, '--help')
     assert r.returncode == 0 and r.stdout.startswith(f'usage: {command}')
     assert getattr(cli, command).__doc__ in ' '.join(r.stdout.split())
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_option_in_both_spellings(command):
+    "`--metric_loss br`, `--metric-loss br`, `--metric-loss=br`: whatever fastcore calls them"
+    f, values = getattr(cli, command), {str: 'word', int: 3, float: .5}
+    arguments = inspect.signature(f).parameters
+    needed = [o.name for o in arguments.values() if o.default is o.empty]
+    usual = {o.name: 'word' if o.name in needed else o.default for o in arguments.values()}
+    for name in arguments:
+        if name in needed: continue
+        kind = arguments[name].annotation
+        for flag in {f'--{name}', f"--{name.replace('_', '-')}"}:
+            value = True if kind is bool else values[kind]
+            for words in [[flag]] if kind is bool else [[flag, str(value)], [f'{flag}={value}']]:
+                words = ['word']*len(needed) + words
+                assert vars(cli._parser(f, words).parse_args(words)) == {**usual, name: value}
+    help = cli._parser(f).format_help()
+    assert not re.search('--[a-z]+-[a-z]', help) and all('--'+o in help for o in arguments if o not in needed)
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['--score_every=0'], 'portrait_train: --score_every must be'),
+    (['--score-every', '0'], 'portrait_train: --score-every must be'),
+    (['--metric-loss', 'zz'], '--metric-loss must be one of br'),
+    (['--metric_loss', 'zz'], '--metric_loss must be one of br'),
+    (['--score-every', 'x'], 'argument --score-every: invalid int'),
+    (['--score_every', 'x'], 'argument --score_every: invalid int'),
+    (['--score-e=0'], '--score-every must be'), (['--bad-word', '1'], 'unrecognized arguments: --bad-word 1'),
+    (['--score-every', '1', '--score_every=0'], 'must be a whole number, 1 or more')])
+def test_a_mistake_is_named_as_it_was_typed(people, tmp_path, monkeypatch, capsys, words, sentence):
+    own = ['--annotations', str(people/'my.csv'), '--root', str(people/'photos'), '--out', str(tmp_path/'out')]
+    monkeypatch.setattr(sys, 'argv', ['portrait_train', *own, *words])
+    script = compile('portrait_train()', 'portrait_train', 'exec')
+    with pytest.raises(SystemExit) as e:
+        exec(script, dict(__name__='__main__', __file__='portrait_train', portrait_train=cli.portrait_train))
+    assert sentence in f'{e.value} {capsys.readouterr().err}' and not (tmp_path/'out').exists()
+
+
+def test_in_a_shell_both_spellings_train(people, tmp_path):
+    own = ['--annotations', people/'my.csv', '--root', people/'photos', *(f'--{k}={v}' for k, v in TINY.items())]
+    for out, words in ((tmp_path/'a', ['--metric-loss', 'none', '--score-every=1']),
+                       (tmp_path/'b', ['--metric_loss=none', '--score_every', '1'])):
+        r = sh('portrait_train', *own, '--out', out, *words)
+        assert (r.returncode, r.stderr) == (0, '') and '\r' not in r.stdout
+        config = json.loads((out/'config.json').read_text())
+        assert (config['score_every'], config['learner']['metric_loss']) == (1, None)
+
+
+def test_the_version(monkeypatch):
+    assert sh('portrait_synth', '--version').stdout == f'portrait_nb {portrait_nb.__version__}\n'
+
+
+@pytest.mark.parametrize('command, given, words', [
+    ('portrait_eval', dict(model='m', annotations='a.csv', report='FILE'), '--report'),
+    ('portrait_eval', dict(model='m', annotations='a.csv', out='none/s.csv'), 'there is no folder'),
+    ('portrait_eval', dict(model='m', annotations='a.csv', out='.'), 'is a folder; give a file'),
+    ('portrait_interpret', dict(model='m', photo='a.png', out='none/a.png'), 'there is no folder'),
+    ('portrait_interpret', dict(model='m', photo='a.png', k=0), '--k must be a whole number, 1 or more'),
+    ('portrait_lint', dict(annotations='a.csv', bs=0), '--bs must be'),
+    ('portrait_lint', dict(annotations='a.csv', least=-1), '--least must be'),
+    ('portrait_synth', dict(path='drawn', workers=-1), '--workers must be'),
+    ('portrait_demo', dict(out='FILE'), 'is a file; give a folder'),
+    ('portrait_ablate', dict(out='FILE'), 'is a file; give a folder'),
+    ('portrait_ablate', dict(results='.'), 'is a folder; give a file')])
+def test_arguments_are_looked_at_before_anything_is_opened(tmp_path, monkeypatch, command, given, words):
+    monkeypatch.chdir(tmp_path)
+    Path('FILE').write_text('mine')
+    with pytest.raises(SystemExit) as e: getattr(cli, command)(**given)
+    assert words in str(e.value) and [o.name for o in tmp_path.iterdir()] == ['FILE']
 
 
 def test_what_training_leaves(trained):
@@ -159,8 +231,9 @@ def test_task_files_that_are_none(people, tmp_path, content, words):
 
 @pytest.mark.parametrize('kwargs, words', [
     (dict(backbone='resnet_of_mine'), 'resnet_of_mine'), (dict(split='halves'), 'halves'),
-    (dict(metric_loss='sift'), 'sift'), (dict(weighting='heavy'), 'heavy'), (dict(height=2), 'size must be'),
-    (dict(bs=0), 'bs must be'), (dict(pretrained='no.pth'), 'no.pth')])
+    (dict(metric_loss='sift'), 'sift'), (dict(weighting='heavy'), 'heavy'), (dict(height=2), '--height must be'),
+    (dict(bs=0), 'bs must be'), (dict(pretrained='no.pth'), 'no.pth'),
+    (dict(bs=10, sampling='pk'), '--bs must be 8, 12'), (dict(bs=8, sampling='shuffle'), '--bs must be 9')])
 def test_arguments_that_nobody_knows(people, tmp_path, kwargs, words):
     train_fails(people/'my.csv', tmp_path/'out', words, root=people/'photos', **kwargs)
 
@@ -307,7 +380,8 @@ def test_what_trains_is_written_into_the_run(people, tmp_path):
 
 def test_resume_takes_no_other_recipe(trained, people, tmp_path, capsys):
     for wrong, words in ((dict(epochs=200), '--epochs is for a new run'), (dict(bf16=True), '--bf16 is for a new run'),
-                         (dict(out='elsewhere'), '--out is for'), (dict(workers=-1), '--workers must be 0 or more')):
+                         (dict(out='elsewhere'), '--out is for'),
+                         (dict(workers=-1), '--workers must be a whole number, 0 or more')):
         with pytest.raises(SystemExit, match=words): call(cli.portrait_train, resume=trained, **wrong)
     shutil.copytree(people/'photos', tmp_path/'photos')
     call(cli.portrait_train, resume=trained, root=tmp_path/'photos', workers=1)
@@ -454,7 +528,7 @@ def test_import_takes_the_options_of_its_reader(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('given, words', [
-    (dict(reader='raf'), ['--reader must be one of market1501']),
+    (dict(reader='raf'), ['reader must be one of market1501']),
     (dict(first=3), ['--first is not for rafdb, which takes no options']),
     (dict(reader='peta', race=True), ['--race is not for peta', '--fold, --test, --n_attributes']),
     (dict(reader='folder_source'), ['needs --pattern']), (dict(out='x.txt'), ['must end in .csv']),
@@ -483,6 +557,7 @@ def test_what_a_command_warns_of(tmp_path):
     (root/'Image/aligned/train_0003_aligned.jpg').unlink()
     code = f'''
 import warnings
+import portrait_nb
 from portrait_nb import cli
 @cli.says_why
 def other():

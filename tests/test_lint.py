@@ -170,14 +170,14 @@ def test_copies_that_disagree(root):
 
 def test_empty_cells_where_several_hold():
     df = table(); df.loc[:7, 'mood'] = ''
-    o = found(df)['none of these never said']
+    o = found(df)['none of these never used']
     assert o.severity == 'note' and '8 of 24 cells are empty' in o.what and len(o.rows) == 8
     df.loc[0, 'mood'] = '-'
-    assert 'none of these never said' not in found(df)
+    assert 'none of these never used' not in found(df)
     assert 'nothing to learn' not in found(df.assign(mood=['glad', '-']*12))
     assert 'none of its labels' in found(df.assign(mood='-'))['nothing to learn'].what
     # where only one label holds, an empty cell is not known
-    assert 'none of these never said' not in found(table().assign(gender=['male', '']*12))
+    assert 'none of these never used' not in found(table().assign(gender=['male', '']*12))
 
 
 def test_a_query_and_its_neighbour_frame(root):

@@ -319,7 +319,7 @@ def test_the_page_is_complete_and_safe(tmp_path):
     assert not [a for _, a in read.tags if a.get('href', '#')[0] != '#']
     words = ' '.join(read.words)
     assert '<u>mine' in words and 'Weights' not in words and 'holds 12 of the pictures' in words
-    assert date.today().isoformat() in words and 'Before anybody is judged' in words
+    assert date.today().isoformat() in words and 'Before you judge anyone' in words
     assert Image.open(io.BytesIO(base64.b64decode(pictures[0]['src'].split(',')[1]))).size == (20, 40)
     for page in (report_page(r, root=tmp_path, pictures=False), report_page(r)):
         assert '<img' not in page and 'holds no pictures' in page and 'sure' in page
@@ -421,7 +421,7 @@ def test_other_people_are_not_compared():
     of = lambda ids, **kwargs: score_draws(labels=dict(age=(predicted[0], actual)), identities=ids, n=5, **kwargs)
     for other in (of(who[::-1]), of(who, seed=1), of(who, groups=who), of([''] * 90)):
         if other.attrs['sets'] != of(who).attrs['sets']:
-            with pytest.raises(ValueError, match='not scored on the same drawn test sets'):
+            with pytest.raises(ValueError, match='not scored on the same resampled test sets'):
                 score_differences(of(who), other)
     assert of(who, groups=who).attrs == of(who).attrs # nobody is unidentified
 

@@ -447,7 +447,7 @@ def test_scores_are_plain_numbers_and_read_well():
     (dict(query=np.full((3, 2), np.nan)), 'query has NaN or infinity in 3 of 3 rows'),
     (dict(gallery=torch.tensor([[1., 1], [1, math.inf]])),
      'gallery has NaN or infinity in 1 of 2 rows, first in row 1'),
-    (dict(gallery=np.ones((2, 3))), '2 features a row and gallery 3'),
+    (dict(gallery=np.ones((2, 3))), '2 features per row and gallery 3'),
     (dict(query=np.ones((0, 2)), query_ids=[]), r'query must be \(N, d\)'),
     (dict(gallery=np.ones(2)), r'gallery must be \(N, d\)'),
     (dict(query_ids=[1, 2]), 'query_ids must hold one value for each of the 3'),

@@ -1,4 +1,5 @@
 "The feature-space plan over many lists and lengths, against the sentences of Section 5."
+import subprocess, sys
 from fractions import Fraction
 
 import pytest
@@ -126,3 +127,23 @@ def test_many_labels_are_checked_in_one_pass():
     Counted.compared = 0
     assert Task('street', 'place', labels).n_labels == 1000 and Counted.compared < 10_000
     with pytest.raises(ValueError, match="'7' is listed twice"): Task('street', 'place', [*labels, '7'])
+
+
+def test_a_list_shows_itself_on_one_line_and_prints_as_a_table():
+    assert repr(PORTRAIT) == 'Tasks(identity, gender, age, physique, height, body, arm, expression)'
+    assert repr(Tasks(attrs('face', *[2]*40))).endswith(' and 32 more)')
+    lines = str(PORTRAIT).splitlines()
+    assert len(lines) == 8 and lines[1].split() == ['appearance', 'gender', 'male,', 'female']
+    assert PORTRAIT._repr_markdown_().count('\n') == 9 and PORTRAIT._repr_html_().count('<tr>') == 9
+
+
+def test_a_table_can_be_checked_without_torch():
+    "A fresh process reads a table and prints the help of a command; torch takes seconds, and isn't needed for it"
+    code = """
+import sys
+from portrait_nb import annotations, cli, errors, longtail, pictures, similar, sources, style, synth, tasks, words
+assert 'torch' not in sys.modules and 'fastai' not in sys.modules
+split = tasks.feature_split(tasks.PORTRAIT, 2048)
+assert 'torch' in sys.modules and split['expression'].tolist() == list(range(1536, 2048))
+"""
+    assert not subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stderr
