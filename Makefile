@@ -26,6 +26,7 @@ test: install check-sync nbs pytest docs
 check-sync: install
 	$(BIN)/python .ci/check_layout.py
 	$(BIN)/python .ci/check_reading.py
+	$(BIN)/python .ci/check_prose.py
 	$(BIN)/python .ci/check_notebooks.py
 
 nbs: install

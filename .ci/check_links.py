@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 HOST = 'https://portrait-nb.github.io/portrait_nb/'
-ALT_REQUIRED = False # True: a picture without alt text fails the check; until every notebook has them, they are counted
+ALT_REQUIRED = True # a picture without alt text fails the check
 LINKS = {'a': 'href', 'img': 'src', 'link': 'href', 'script': 'src'}
 CARDS = ('og:image', 'twitter:image')
 TOP = {'', 'top'}           # anchors that every page has
