@@ -300,7 +300,8 @@ def report(pages):
     "What should be mended and is no reason to fail: notebooks named without a link, names without a docstring, bars"
     for name,nb in pages.items():
         if any(map(shows_a_bar, nb.cells)): print(f'{name}: an output shows a progress bar that moved.')
-        for o in dict.fromkeys(nb.bare_): print(f'{name}: `{o}` is a notebook too: if you mean that, write a link with words.')
+        for o in dict.fromkeys(nb.bare_):
+            print(f'{name}: `{o}` is a notebook too: if you mean that, write a link with words.')
         if nb.undocumented_: print(f'{name}: without a docstring: {", ".join(nb.undocumented_)}.')
 
 def main():

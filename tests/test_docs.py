@@ -89,12 +89,14 @@ def test_private_names_have_no_entry(docs, name, public):
 
 def test_code_becomes_a_link_from_the_page_that_it_stands_on(links):
     assert links('a `Task` here') == 'a [`Task`](../data/tasks.html#task) here'
-    assert links('`Tasks.identity` has no entry of its own') == '[`Tasks.identity`](../data/tasks.html#tasks) has no entry of its own'
+    page = '[`Tasks.identity`](../data/tasks.html#tasks)'
+    assert links('`Tasks.identity` has no entry of its own') == f'{page} has no entry of its own'
     assert links('`_pairs`, `nothing_of_ours`') == '`_pairs`, `nothing_of_ours`'
 
 
 def test_nothing_becomes_a_link_in_code_in_a_heading_or_in_another_link(links):
-    for text in ('```python\nx # from `Task`\n```\n', '## The `Task`\n', 'see [`Task`](../x.html)', '    an indented `Task`\n'):
+    for text in ('```python\nx # from `Task`\n```\n', '## The `Task`\n',
+                 'see [`Task`](../x.html)', '    an indented `Task`\n'):
         assert links(text) == text
     assert links('## [`Task`](../x.html)') == '## `Task`'
 

@@ -36,7 +36,8 @@ def test_every_picture_and_link_works_on_a_package_index(about):
 
 def test_where_to_ask(about):
     links = dict(o.split(', ', 1) for o in about.get_all('Project-URL'))
-    assert {'Docs', 'Source', 'Issues', 'Changelog'} <= set(links) and all(o.startswith('https://') for o in links.values())
+    assert {'Docs', 'Source', 'Issues', 'Changelog'} <= set(links)
+    assert all(o.startswith('https://') for o in links.values())
     assert not about['Author-email']
 
 
