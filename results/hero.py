@@ -2,10 +2,10 @@
 
     python results/hero.py [out/demo] [out/small]
 
-The demo's folder is what `make demo` wrote, and the other holds its portraits. We show an average portrait, not the best:
-the seed takes one of the queries about which the network is right as often as on average. We write the picture and how
-it was made to nbs/images/interpretation.png and interpretation.json. The network sees smaller pictures, and for the page
-we draw the same shots at 256x128.
+The demo's folder is what `make demo` wrote, and the other holds its portraits. We show an average portrait and not
+the best: the seed takes one of the queries about which the network is right as often as on average. We write the
+picture and how it was made to nbs/images/interpretation.png and interpretation.json. The network sees smaller
+pictures, and for the page we draw the same shots at 256x128.
 """
 import datetime, io, json, sys
 from pathlib import Path

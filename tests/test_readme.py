@@ -93,7 +93,8 @@ def test_links_start_from_the_folder_above(text):
 
 
 def test_pictures_are_files_in_the_order_of_the_page(maker, project):
-    root = project(code('#| hide\nplot()', picture(b'none')), code('#| fig-alt: "a curve, falling"\nplot()', picture(PNG)),
+    root = project(code('#| hide\nplot()', picture(b'none')),
+                   code('#| fig-alt: "a curve, falling"\nplot()', picture(PNG)),
                    code('#| fig-alt: "a face"\nshow()', picture(JPEG, 'image/jpeg')))
     found = maker.readme(root/'nbs'/'index.ipynb')
     assert '![a curve, falling](nbs/images/index/01.png)' in found and '![a face](nbs/images/index/02.jpg)' in found
