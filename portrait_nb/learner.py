@@ -31,6 +31,7 @@ from .losses import PortraitLoss, is_labelled
 from .metrics import NoTrueMatch, RetrievalScores, piq, retrieval_scores
 from .model import PortraitNet, weights_digest
 from .report import attribute_scores, below_majority, portrait_report, save_report
+from .style import score_text
 from .synth import CLAIM
 from .tasks import Task, Tasks
 from .weighting import LogitAdjustment, train_priors
@@ -267,13 +268,13 @@ def score_sheet(table:pd.DataFrame # of `score_table`
     warning,pair = '',[f'{table.columns[0]} accuracy','majority accuracy']
     if set(pair)<=set(table):
         warning = below_majority(table[pair].dropna().set_axis(['accuracy','majority_accuracy'], axis=1))
-    rounded = table.rename_axis(None).round(3)
+    texts = table.rename_axis(None).map(score_text)
     many = len(table.columns)>1
     if many:
-        models = [o.removesuffix(' accuracy') for o in rounded]
-        kinds = ['accuracy' if o.endswith(' accuracy') else 'score' for o in rounded]
-        rounded.columns = pd.MultiIndex.from_arrays([models,kinds])
-    sheet = rounded.to_string(na_rep='', header=many)
+        models = [o.removesuffix(' accuracy') for o in texts]
+        kinds = ['accuracy' if o.endswith(' accuracy') else 'score' for o in texts]
+        texts.columns = pd.MultiIndex.from_arrays([models,kinds])
+    sheet = texts.to_string(header=many)
     return f'{sheet}\n\n{warning}' if warning else sheet
 
 # %% ../nbs/training/030_learner.ipynb #64ff0926
