@@ -151,7 +151,9 @@ class Front(FrontmatterProc):
         path = Path(self.nb.path_).resolve().relative_to(root).as_posix()
         at = f'{cfg.git_url.removeprefix("https://github.com/")}/blob/{cfg.branch}/{path}'
         self.nb.frontmatter_ = self.fm
-        links = f'[Open in Colab](https://colab.research.google.com/github/{at}) [The notebook](https://github.com/{at})'
+        links = f'[The notebook](https://github.com/{at})'
+        if any('! [ -e /content ]' in (c.source or '') for c in self.nb.cells): # it installs what it needs there
+            links = f'[Open in Colab](https://colab.research.google.com/github/{at}) {links}'
         front = f'---\n{yaml.dump({**self.fm}, allow_unicode=True)}---\n'
         self.nb.cells[:0] = [mk_cell(front, 'raw'), mk_cell(f'::: {{.notebook-links}}\n{links}\n:::', 'markdown')]
 

@@ -204,3 +204,11 @@ def test_what_github_reads_is_valid_and_its_actions_are_pinned(file):
     text = file.read_text()
     assert isinstance(yaml.safe_load(text), dict)
     assert all(re.fullmatch(r'[\w/-]+@[0-9a-f]{40} # v[\d.]+', o) for o in re.findall('uses: (.*)', text))
+
+
+def test_only_what_installs_itself_opens_in_colab(docs):
+    def page(name): return ''.join(c.source for c in docs.processed(ROOT/'nbs'/name).cells)
+
+    assert 'colab.research.google.com' in page('reproductions/table2.ipynb')
+    metrics = page('scores/010_metrics.ipynb')
+    assert 'colab.research.google.com' not in metrics and '[The notebook](https://github.com/' in metrics
