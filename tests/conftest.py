@@ -1,6 +1,8 @@
 "A small set of made-up pictures with every column, shared by the tests that need one."
 import numpy as np
 import pandas as pd
+import sys
+
 import pytest
 import torch
 from PIL import Image
@@ -28,6 +30,13 @@ def write_set(root, tasks=PORTRAIT, n=90, size=(32, 64), seed=0):
     df = pd.DataFrame(rows)
     df.to_csv(root/'annotations.csv', index=False)
     return df
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays():
+    "Figures of one test are not counted against the next"
+    yield
+    if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
 
 
 @pytest.fixture(scope='session')
