@@ -84,6 +84,10 @@ def main():
     p.add_argument('--no-tests', action='store_true', help='the commands only')
     a = p.parse_args()
     folder = a.folder.resolve()
+    if folder!=root/'out/latest' and folder.exists() and any(folder.iterdir()):
+        sys.exit(f'--folder {a.folder} is not empty, and we delete nothing of yours: give another one.')
+    if folder!=root/'out/latest' and folder.is_relative_to(root):
+        sys.exit(f'--folder {a.folder} is inside the checkout, which is copied: give one outside.')
     shutil.rmtree(folder, ignore_errors=True)
     built = wheel(folder/'dist')
     bin = environment(folder/'venv', a.shared)

@@ -127,6 +127,16 @@ def _check_file(option, file):
         raise ValueError(f"{option} '{file}': there is no folder '{Path(file).parent}'.")
     if Path(file).is_dir(): raise ValueError(f"{option} '{file}' is a folder; give a file.")
 
+def _check_ours(option, file, kind, is_ours):
+    "Refuse to write over a file that isn't `kind`, for somebody made it"
+    if not file or not Path(file).exists() or is_ours(Path(file)): return
+    raise FileExistsError(f"{option} '{file}' exists already and is no {kind}, and we don't write over it: "
+                          "choose another name.")
+
+def _is_scores(file):
+    "Did `portrait_eval` write this csv?"
+    with open(file, encoding='utf-8', errors='replace') as f: return f.readline().startswith('score,')
+
 # %% ../nbs/use/150_cli.ipynb #8c2488e5
 def _split_counts(df): return ', '.join(f'{n:,} {k}' for k,n in df.split.value_counts(sort=False).items())
 
@@ -149,7 +159,7 @@ def portrait_demo(
     out:str='out/demo',  # scores.csv, the model and interpretation.png go here
     data:str=None,       # where the portraits are, or will be drawn (default: out/PRESET)
     preset:str='small',  # tiny, small, bench or full
-    epochs:int=None,     # epochs to train (default: 15, about six minutes of two cores on small)
+    epochs:int=None,     # epochs to train (default: 15, six minutes of two idle cores on small)
     seed:int=0           # of the portraits and of the training
 ):
     "The main job: draw portraits, train, score against an untrained model and chance, describe one portrait"
@@ -446,6 +456,7 @@ def _check_eval(features, out, report, by, no_pictures, **others):
     odd = [k for k,v in dict(report=report, by=by, no_pictures=no_pictures, **others).items() if v]
     if features and odd: raise ValueError(f"--{odd[0]} is for a model and a table; with --features only --out goes.")
     _check_file('--out', out)
+    _check_ours('--out', out, 'table of scores', _is_scores)
     _check_folder('--report', report)
     if by and not report: raise ValueError("--by makes the subgroups of a report: give --report FOLDER with it.")
     if no_pictures and not report:
@@ -537,6 +548,10 @@ def portrait_eval(
     if report: _write_report(tables, report, net, query, gallery, annotations, model, not no_pictures)
 
 # %% ../nbs/use/150_cli.ipynb #9b098ec2
+def _is_description(file):
+    "Did `portrait_interpret` draw this png? matplotlib signs what it writes"
+    return b'Matplotlib' in file.read_bytes()[:4096]
+
 @command
 def portrait_interpret(
     model:str,         # folder of a saved model
@@ -548,6 +563,8 @@ def portrait_interpret(
     "Describe a photo, and find its nearest portraits in a folder"
     _check_least(k=(k,1))
     _check_file('--out', out)
+    if out and Path(out).suffix.lower()!='.png': raise ValueError(f"--out must end in .png, got '{out}'.")
+    _check_ours('--out', out, 'picture of this command', _is_description)
     import matplotlib
     matplotlib.use('agg')
     from portrait_nb.interpret import Interpreter, plot_interpretation

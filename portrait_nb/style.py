@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASPECT_COLOURS', 'OTHER_COLOURS', 'RIGHT', 'WRONG', 'INK', 'STYLE', 'aspect_colour', 'score_text', 'ScoreTable',
-           'show_table', 'chart', 'plot_nothing', 'contact_sheet', 'show_sheet']
+           'plain_markdown', 'show_table', 'chart', 'plot_nothing', 'contact_sheet', 'show_sheet']
 
 # %% ../nbs/data/040_style.ipynb #dc197e69
 import io, re
@@ -92,8 +92,13 @@ class ScoreTable:
     def _repr_html_(self): return self.html()
 
 # %% ../nbs/data/040_style.ipynb #eca4e857
+def plain_markdown(text:str # of a label, say
+                  )->str:
+    "A text that a cell of a Markdown table shows as it is: no html, link or picture comes out of it"
+    return re.sub(r'([\\|<`\[\]*&])', r'\\\1', ' '.join(text.splitlines()))
+
 def _cells(row, bold): # the texts of a row of a Markdown table
-    texts = [o.replace('\n', ' ').replace('|', r'\|').replace('<', r'\<') for o in row]
+    texts = [plain_markdown(o) for o in row]
     return [f'**{t}**' if b and t else t for t,b in zip(texts, bold)]
 
 @patch

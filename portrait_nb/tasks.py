@@ -9,9 +9,10 @@ __all__ = ['PORTRAIT', 'Task', 'Tasks', 'largest_remainder', 'Segment', 'feature
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from html import escape
 from fastcore.basics import patch, patch_to
 from .errors import nearest, plural, some
-from .style import INK, aspect_colour, chart
+from .style import INK, aspect_colour, chart, plain_markdown
 
 # %% ../nbs/data/050_tasks.ipynb #105b9875
 _RESERVED = ('image', 'split', 'source', 'group') # columns of the annotation table
@@ -160,13 +161,15 @@ def _repr_html_(self:Tasks):
     html = "<table><tr><th>aspect</th><th>sub-task</th><th style='text-align:left'>labels</th></tr>"
     for o in self:
         colour = aspect_colour(o.aspect, self.aspects)
-        html += (f"<tr><td style='color:{colour}'><b>{o.aspect}</b></td><td>{o.name}</td>"
-                 f"<td style='text-align:left'>{_labels_text(o)}</td></tr>")
+        aspect,name,labels = (escape(t) for t in (o.aspect, o.name, _labels_text(o)))
+        html += (f"<tr><td style='color:{colour}'><b>{aspect}</b></td><td>{name}</td>"
+                 f"<td style='text-align:left'>{labels}</td></tr>")
     return html+'</table>'
 
 @patch
 def _repr_markdown_(self:Tasks):
-    rows = [f"| {o.aspect} | {o.name} | {_labels_text(o)} |" for o in self]
+    cells = [[plain_markdown(t) for t in (o.aspect, o.name, _labels_text(o))] for o in self]
+    rows = ['| '+' | '.join(o)+' |' for o in cells]
     return '\n'.join(['| aspect | sub-task | labels |', '|---|---|---|', *rows])
 
 @patch

@@ -573,3 +573,18 @@ other()
     first, second, *_ = r.stderr.splitlines()
     assert first.startswith('portrait_import: RAF-DB: 1 of 13 images left out') and '.py' not in first
     assert 'FutureWarning' in second
+
+
+def test_nobodys_file_is_written_over(tmp_path):
+    from portrait_nb.cli import portrait_eval, portrait_interpret
+    table, photo, scores = tmp_path/'my.csv', tmp_path/'me.png', tmp_path/'scores.csv'
+    table.write_text('image,split\na.jpg,query\n')
+    Image.new('RGB', (32, 64)).save(photo)
+    before = table.read_bytes(), photo.read_bytes()
+    with pytest.raises(SystemExit, match='no table of scores'): portrait_eval('model', str(table), out=str(table))
+    with pytest.raises(SystemExit, match='no picture of this'): portrait_interpret('model', 'x', out=str(photo))
+    with pytest.raises(SystemExit, match='must end in .png'): portrait_interpret('model', 'x', out=str(tmp_path/'a.xyz'))
+    assert (table.read_bytes(), photo.read_bytes()) == before
+    scores.write_text('score,model\nPIQ,0.5\n')
+    with pytest.raises(SystemExit, match='no-model') as e: portrait_eval('no-model', str(table), out=str(scores))
+    assert 'exists already' not in str(e.value) # its own earlier scores are replaced
