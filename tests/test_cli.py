@@ -583,7 +583,8 @@ def test_nobodys_file_is_written_over(tmp_path):
     before = table.read_bytes(), photo.read_bytes()
     with pytest.raises(SystemExit, match='no table of scores'): portrait_eval('model', str(table), out=str(table))
     with pytest.raises(SystemExit, match='no picture of this'): portrait_interpret('model', 'x', out=str(photo))
-    with pytest.raises(SystemExit, match='must end in .png'): portrait_interpret('model', 'x', out=str(tmp_path/'a.xyz'))
+    with pytest.raises(SystemExit, match='must end in .png'):
+        portrait_interpret('model', 'x', out=str(tmp_path/'a.xyz'))
     assert (table.read_bytes(), photo.read_bytes()) == before
     scores.write_text('score,model\nPIQ,0.5\n')
     with pytest.raises(SystemExit, match='no-model') as e: portrait_eval('no-model', str(table), out=str(scores))
