@@ -184,6 +184,17 @@ def test_dead_links_and_anchors_are_found(check_links, tmp_path):
     assert [o.rpartition(' ')[2] for o in found] == ['gone.html', 'sub/#gone', 'x.png', f'{host}gone']
 
 
+@pytest.mark.parametrize('url, dead', [
+    ('/x.html', True), ('/portrait_nb/a.html', False), ('/portrait_nb/x.html', True), ('http://[bad', True),
+    ('http://portrait-nb.github.io/portrait_nb/x.html', True), ('//portrait-nb.github.io/portrait_nb/x.html', True),
+    ('HTTPS://Portrait-NB.github.io/portrait_nb/x.html', True), ('//portrait-nb.github.io/portrait_nb/a.html#top', False),
+    ('https://portrait-nb.github.io/other/', False), ('//elsewhere.org/x', False)])
+def test_every_spelling_of_our_own_address_is_looked_up(check_links, tmp_path, url, dead):
+    write_site(tmp_path, a=f'<a href="{url}">1</a>')
+    found = list(check_links.dead_links(check_links.read_pages(tmp_path), tmp_path))
+    assert found == ([f'a.html: no page or file {url}'] if dead else [])
+
+
 def test_pictures_without_words_are_counted_or_refused(check_links, tmp_path, monkeypatch, capsys):
     picture = 'src="data:image/png;base64,aGk="'
     write_site(tmp_path, a=f'<img {picture} alt=""><img {picture}><img {picture} alt="A tree">')
