@@ -187,7 +187,8 @@ def test_dead_links_and_anchors_are_found(check_links, tmp_path):
 @pytest.mark.parametrize('url, dead', [
     ('/x.html', True), ('/portrait_nb/a.html', False), ('/portrait_nb/x.html', True), ('http://[bad', True),
     ('http://portrait-nb.github.io/portrait_nb/x.html', True), ('//portrait-nb.github.io/portrait_nb/x.html', True),
-    ('HTTPS://Portrait-NB.github.io/portrait_nb/x.html', True), ('//portrait-nb.github.io/portrait_nb/a.html#top', False),
+    ('HTTPS://Portrait-NB.github.io/portrait_nb/x.html', True),
+    ('//portrait-nb.github.io/portrait_nb/a.html#top', False),
     ('https://portrait-nb.github.io/other/', False), ('//elsewhere.org/x', False)])
 def test_every_spelling_of_our_own_address_is_looked_up(check_links, tmp_path, url, dead):
     write_site(tmp_path, a=f'<a href="{url}">1</a>')
