@@ -33,11 +33,13 @@ class Page(HTMLParser):
 
 def own_path(url, host=HOST):
     "The path of a link within the site, with a slash before it; a relative one as it is; None if it leads elsewhere"
-    base = urlparse(host).path
-    for start in (host, base):
-        if url.startswith(start): return '/'+url.removeprefix(start)
-    parts = urlparse(url)
-    return None if parts.scheme or parts.netloc else url
+    here,parts = urlparse(host),urlparse(url)
+    if parts.scheme not in ('','http','https') or parts.netloc.lower() not in ('',here.netloc): return
+    path = parts._replace(scheme='', netloc='').geturl()
+    if path.startswith(here.path): return '/'+path.removeprefix(here.path)
+    if parts.netloc: return
+    if path.startswith('/'): raise ValueError(f'{url} is not below {here.path}')
+    return url
 
 def target(page, url, root):
     "(file, anchor) that a link of a page leads to, or None if it leaves the site"
@@ -58,10 +60,11 @@ def read_pages(root):
 def dead_links(pages, root):
     for name,page in pages.items():
         for url in dict.fromkeys(page.links):
-            found = target(name, url, root)
+            try: found = target(name, url, root)
+            except ValueError: found = None,None # no address, or none below the site
             if not found: continue
             file,anchor = found
-            if not (root/file).exists(): yield f'{name}: no page or file {url}'
+            if file is None or not (root/file).exists(): yield f'{name}: no page or file {url}'
             elif file in pages and anchor not in pages[file].anchors: yield f'{name}: no anchor {url}'
 
 def main(folder='_docs'):

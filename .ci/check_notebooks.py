@@ -29,7 +29,7 @@ def with_paths():
     "Notebooks whose outputs name a folder of installed packages, as warnings do"
     for p in sorted((root/'nbs').rglob('*.ipynb')):
         if '.ipynb_checkpoints' in p.parts: continue
-        outputs = [o for c in json.loads(p.read_text())['cells'] for o in c.get('outputs', [])]
+        outputs = [o for c in json.loads(p.read_text('utf-8'))['cells'] for o in c.get('outputs', [])]
         if 'site-packages/' in json.dumps(outputs): yield p.relative_to(root)
 
 def main():

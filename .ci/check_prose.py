@@ -8,8 +8,8 @@ from check_reading import notebooks, root
 PEOPLE,SEMICOLONS,CHOICE = 150,6,60 # at least, per 10,000 words; at most, per 100 sentences; words of an "Our choice"
 WE = re.compile(r"\b(we|us|our|you|your|let's|we'll|we've|you'll|you've|you're|we're)\b", re.I)
 NOT_PROSE = re.compile(r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$', re.S)
-OUR_CHOICE = re.compile(r'^:::+ *\{\.callout-\w+[^}]*title="Our choice[^}]*\}\n(.*?)^:::+\s*$', re.M|re.S)
-PICTURE = ('image/png', 'image/jpeg', 'image/svg+xml')
+OUR_CHOICE = re.compile(r'^:::+ *\{\.callout-\w+[^}]*title=["\']Our choice[^}]*\}\n(.*?)^:::+\s*$', re.M|re.S)
+ALT = re.compile(r'^#\s*\|\s*fig-alt:\s*["\']?[^\s"\']', re.M)
 
 def words_of(text): return re.findall(r"[A-Za-z][\w'’-]*", text)
 
@@ -21,7 +21,7 @@ def voice(text):
 
 def divisions(text):
     "Is every `:::` that opens closed?"
-    fences = re.findall(r'^:::+[^\S\n]*(\S?)', text, re.M)
+    fences = re.findall(r'^:::+[^\S\n]*(\S?)', NOT_PROSE.sub(' ', text), re.M)
     depth = 0
     for o in fences:
         depth += 1 if o else -1
@@ -32,7 +32,7 @@ def unspoken(cells):
     "Code cells that show a picture without saying in words what is on it"
     for i,c in enumerate(cells):
         kinds = {k for o in c.get('outputs', []) for k in o.get('data', {})}
-        if kinds.intersection(PICTURE) and '#| fig-alt:' not in ''.join(c['source']): yield i
+        if any(k.startswith('image/') for k in kinds) and not ALT.search(''.join(c['source'])): yield i
 
 def faults_of(path):
     where,cells = path.relative_to(root),json.loads(path.read_text('utf-8'))['cells']

@@ -23,7 +23,7 @@ root = Path(__file__).resolve().parent.parent
 WIDTH = 86                   # characters of a signature's line that a window of 1280 pixels shows
 COPIED = ('.qmd', '.yml', '.css', '.png', '.jpg', '.csv') # files beside the notebooks that belong to the site
 ALSO = ('CHANGELOG.md', 'CONTRIBUTING.md')                # pages from the root of the repository
-FENCES = re.compile(r'^(```.*?^```|:::.*?$)', re.M|re.S)
+FENCES = re.compile(r'^(````.*?^````|```.*?^```|~~~.*?^~~~|:::.*?$)', re.M|re.S)
 SPANS = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\([^)]*\))|(?<!`)`([^`\s]+?)(\(\))?`(?!`)')
 TARGET = re.compile(r'(\]\()([^)\s#]+)(#[^)\s]*)?(?=[)\s])')
 
@@ -202,7 +202,7 @@ class Links:
         return f'[{m[0]}]({url})' if url else m[0]
 
     def _target(self, m):
-        if re.match(r'[a-z]+:|/', m[2]): return m[0]
+        if re.match(r'(?i)[a-z]+:|/', m[2]): return m[0]
         p = Path(os.path.normpath(self.folder/m[2]))
         if p.is_relative_to(self.nbs): new = page_name(Path(m[2])).as_posix()
         elif p.is_relative_to(root) and p.exists():
@@ -249,7 +249,8 @@ def sidebar_faults(quarto, nbs):
 def title_faults(nbs):
     "nbdev takes the first cell for the title and one sentence below it; what else is in it would be lost"
     for p in notebooks(nbs):
-        first = next((c.source for c in read_nb(p).cells if c.cell_type=='markdown'), '')
+        first = next((c for c in read_nb(p).cells if (c.source or '').strip()), None)
+        first = first.source if first and first.cell_type=='markdown' else ''
         if not re.fullmatch(r'# [^\n]+(\s+> [^\n]+)?\s*', first):
             yield f'{p.relative_to(nbs)}: the first cell has to be "# title" and "> one sentence", nothing else.'
 

@@ -1,13 +1,17 @@
 """Write README.md from nbs/index.ipynb: its text, its code, and what the code printed. The pictures that it drew become
 files under nbs/images/index/."""
 import base64, json, re, sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 NOTE = '<!-- Written by `make readme` from nbs/index.ipynb; edit the notebook. -->'
-HIDDEN = ('hide', 'default_exp', 'include: false')
+OPTION = re.compile(r'^#\s*\|\s*(.*)$')
+HIDDEN = re.compile(r'hide\s*$|default_exp\b|include:\s*false')
+COLOUR = re.compile(r'\x1b\[[\d;]*m')
 ENDINGS = {'image/png': 'png', 'image/jpeg': 'jpg'}
-CALLOUT = re.compile(r'^::: \{\.callout-(\w+)(?: title="([^"]*)")?\}\n+(.*?)\n+:::$', re.M|re.S)
+CALLOUT = re.compile(r'^::: \{\.callout-(\w+)([^}\n]*)\}\n+(.*?)\n+:::$', re.M|re.S)
+TITLE = re.compile(r"""title=(["'])(.*?)\1""")
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 PICTURES = 'images/index'
 
@@ -18,6 +22,7 @@ class TableReader(HTMLParser):
         self.rows,self.n_head,self.span = [],0,0 # columns of the cell that we are in, 0 between cells
 
     def handle_starttag(self, tag, attrs):
+        if tag=='br': self.handle_data(' ')
         if tag=='tr': self.rows.append([])
         if tag in ('td','th'):
             self.span = int(dict(attrs).get('colspan', 1))
@@ -30,25 +35,30 @@ class TableReader(HTMLParser):
     def handle_data(self, data):
         for i in range(1, self.span+1): self.rows[-1][-i] += data
 
+def as_cell(text:str)->str:
+    "`text` on one line of a table in markdown, where no tag comes alive"
+    return escape(' '.join(text.split()), quote=False).replace('\\', r'\\').replace('|', r'\|')
+
 def as_markdown(html:str)->str:
     "The html table of a DataFrame as a table in markdown"
     reader = TableReader()
     reader.feed(html)
-    rows = [[o.strip().replace('|', r'\|') for o in row] for row in reader.rows]
+    rows = [list(map(as_cell, row)) for row in reader.rows]
     heads,body = rows[:reader.n_head],rows[reader.n_head:]
     head = [' '.join(filter(None, o)) for o in zip(*heads)]
     lines = [head, ['---']*len(head), *body]
     return '\n'.join(f"| {' | '.join(o)} |" for o in lines)
 
+def option_lines(cell)->list:
+    found = map(OPTION.match, ''.join(cell['source']).splitlines())
+    return [m[1].strip() for m in found if m]
+
 def options(cell)->dict:
     "The `#|` lines of a code cell: {'echo': 'false', 'hide': ''}"
-    lines = [l[2:].strip() for l in ''.join(cell['source']).splitlines() if l.startswith('#|')]
-    pairs = [l.partition(':') for l in lines]
+    pairs = [l.partition(':') for l in option_lines(cell)]
     return {k.strip(): v.strip().strip('"') for k,_,v in pairs}
 
-def is_hidden(cell)->bool:
-    lines = [l[2:].strip() for l in ''.join(cell['source']).splitlines() if l.startswith('#|')]
-    return any(l.startswith(HIDDEN) for l in lines)
+def is_hidden(cell)->bool: return any(map(HIDDEN.match, option_lines(cell)))
 
 def drawn(cells)->list:
     "`(cell, output, name of its file)` of every picture that a cell shows, in order"
@@ -62,7 +72,7 @@ def drawn(cells)->list:
 
 def pictures(index)->dict:
     "{file name: bytes} of every picture that the notebook shows"
-    cells = json.loads(Path(index).read_text())['cells']
+    cells = json.loads(Path(index).read_text('utf-8'))['cells']
     found = {}
     for _,output,name in drawn(cells):
         kind = next(k for k in ENDINGS if k in output['data'])
@@ -72,12 +82,17 @@ def pictures(index)->dict:
 def as_seen(text:str)->str:
     "What a terminal shows of `text`: a carriage return begins the line anew, and an empty progress bar is nothing"
     lines = []
-    for line in text.split('\n'):
+    for line in COLOUR.sub('', text).split('\n'):
         seen = ''
         for part in line.split('\r'): seen = part+seen[len(part):]
         lines.append(seen.rstrip())
     seen = '\n'.join(lines).rstrip()
     return '' if seen.strip()=='█' else seen
+
+def fenced(text:str, language:str='')->str:
+    "`text` as a block of code, its fence longer than any in it"
+    fence = '`'*max([3, *(len(o)+1 for o in re.findall('`{3,}', text))])
+    return f'{fence}{language}\n{text}\n{fence}'
 
 def printed(cell, names)->list:
     "What a code cell shows: pictures as links, tables as markdown, all other text in a fenced block"
@@ -89,17 +104,19 @@ def printed(cell, names)->list:
         if id(o) in names:
             alt = options(cell).get('fig-alt')
             if not alt: raise ValueError(f"A picture of the index has no `#| fig-alt`:\n{''.join(cell['source'])}")
+            alt = re.sub(r'([\[\]])', r'\\\1', alt)
             shown.append(f'![{alt}]({PICTURES}/{names[id(o)]})')
         elif 'text/markdown' in data: shown.append(''.join(data['text/markdown']).strip())
         elif '<table' in ''.join(data.get('text/html', '')): shown.append(as_markdown(''.join(data['text/html'])))
-        elif text: shown.append(f'```\n{text}\n```')
+        elif text: shown.append(fenced(text))
     return shown
 
 def as_note(match)->str:
     "A call-out of Quarto as GitHub's"
-    kind,title,text = match.groups()
+    kind,about,text = match.groups()
+    title = TITLE.search(about)
     kind = kind.upper() if kind in ('note','tip','warning','important','caution') else 'NOTE'
-    text = f'**{title}.** {text}' if title else text
+    text = f'**{title[2]}.** {text}' if title else text
     return '\n'.join(f'> {l}'.rstrip() for l in [f'[!{kind}]', *text.splitlines()])
 
 def blocks(cells):
@@ -110,8 +127,8 @@ def blocks(cells):
         if not source: continue
         if c['cell_type']=='markdown': yield CALLOUT.sub(as_note, source)
         elif c['cell_type']=='code' and not is_hidden(c):
-            lines = [l for l in source.splitlines() if not l.startswith('#|')]
-            code = '```python\n{}\n```'.format('\n'.join(lines).strip())
+            lines = [l for l in source.splitlines() if not OPTION.match(l)]
+            code = fenced('\n'.join(lines).strip(), 'python')
             how = options(c)
             if how.get('code-fold')=='true':
                 yield f"<details>\n<summary>{how.get('code-summary', 'Code')}</summary>\n\n{code}\n\n</details>"
@@ -120,7 +137,7 @@ def blocks(cells):
 
 def readme(index)->str:
     "The text of README.md; links are those of the notebook, seen from the folder above"
-    cells = json.loads(Path(index).read_text())['cells']
+    cells = json.loads(Path(index).read_text('utf-8'))['cells']
     text = '\n\n'.join([NOTE, *blocks(cells)])
     beside = {'images', *(o.name for o in Path(index).parent.iterdir())}
     beside = '|'.join(map(re.escape, sorted(beside)))
@@ -133,7 +150,7 @@ def out_of_step(root)->list:
     there = {p.name: p.read_bytes() for p in folder.iterdir()} if folder.is_dir() else {}
     bad = [f'nbs/{PICTURES}/{k}' for k in sorted({*wanted, *there}) if wanted.get(k)!=there.get(k)]
     file = Path(root)/'README.md'
-    is_ours = file.is_file() and file.read_text()==readme(index)
+    is_ours = file.is_file() and file.read_text('utf-8')==readme(index)
     return bad if is_ours else ['README.md', *bad]
 
 def write(root):
@@ -144,7 +161,7 @@ def write(root):
     for p in folder.iterdir():
         if p.name not in wanted: p.unlink()
     for name,data in wanted.items(): (folder/name).write_bytes(data)
-    (Path(root)/'README.md').write_text(text)
+    (Path(root)/'README.md').write_text(text, 'utf-8')
 
 if __name__=='__main__':
     root = Path(__file__).resolve().parent.parent

@@ -54,6 +54,7 @@ def test_a_good_page_passes(check):
     (f'{GOOD}\n\n:::\n\n::: {{.callout-note}}\n', 'opened and not closed, or closed and not opened'),
     (f'{GOOD}\n\n> **Our choice.** We stop.', 'not a quotation'),
     (f'{GOOD}\n\n::: {{.callout-note title="Our choice"}}\n\n{"we " * 61}\n\n:::', '"Our choice" of 61 words'),
+    (f"{GOOD}\n\n::: {{.callout-note title='Our choice'}}\n\n{'we ' * 61}\n\n:::", '"Our choice" of 61 words'),
 ])
 def test_prose_that_does_not_speak_is_named(check, text, words):
     found = check('check_prose', md(text))
@@ -68,6 +69,12 @@ def test_semicolons_and_people_in_code_do_not_count(check):
 def test_a_picture_needs_words(check):
     assert 'cell 1: a picture' in check('check_prose', md(GOOD), code('plot()', 'text/plain', 'image/png'))[0]
     assert check('check_prose', md(GOOD), code('table()', 'text/plain', 'text/html')) == []
+    assert 'cell 1: a picture' in check('check_prose', md(GOOD), code('#| fig-alt: ""\nplot()', 'image/png'))[0]
+    assert 'cell 1: a picture' in check('check_prose', md(GOOD), code('play()', 'image/gif'))[0]
+
+
+def test_a_division_in_a_code_fence_is_code(check):
+    assert check('check_prose', md(f'{GOOD}\n\n```md\n::: {{.callout-note}}\n```')) == []
 
 
 @pytest.mark.parametrize('source, words', [

@@ -95,7 +95,8 @@ def test_code_becomes_a_link_from_the_page_that_it_stands_on(links):
 
 
 def test_nothing_becomes_a_link_in_code_in_a_heading_or_in_another_link(links):
-    for text in ('```python\nx # from `Task`\n```\n', '## The `Task`\n',
+    for text in ('```python\nx # from `Task`\n```\n', '## The `Task`\n', '~~~\n[a](050_tasks.ipynb)\n~~~\n',
+                 '````\n```\n```\n[a](050_tasks.ipynb)\n````\n', '[a](HTTP://x.y)',
                  'see [`Task`](../x.html)', '    an indented `Task`\n'):
         assert links(text) == text
     assert links('## [`Task`](../x.html)') == '## `Task`'
@@ -139,13 +140,14 @@ def test_the_sidebar_of_the_site(docs):
 
 
 def test_words_beside_a_title_would_be_lost(docs, tmp_path):
-    def faults(source):
-        cells = [dict(cell_type='markdown', source=source, metadata={})]
+    def faults(*sources, kinds=('markdown',)):
+        cells = [dict(cell_type=k, source=o, metadata={}) for k, o in zip(kinds, sources)]
         (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=cells)))
         return list(docs.title_faults(tmp_path))
 
     assert faults('# Metrics\n\n> How good it is.') == [] and faults('# Metrics') == []
     assert len(faults('# Metrics\n\n> How good it is.\n\nRead first: tasks.')) == 1
+    assert len(faults('x = 1', '# Metrics', kinds=('code', 'markdown'))) == 1
 
 
 def test_headings_of_outputs_stay_out_of_the_contents_of_a_page(docs):
@@ -182,6 +184,18 @@ def test_dead_links_and_anchors_are_found(check_links, tmp_path):
         <a href="{host}gone">3</a>''')
     found = list(check_links.dead_links(check_links.read_pages(tmp_path), tmp_path))
     assert [o.rpartition(' ')[2] for o in found] == ['gone.html', 'sub/#gone', 'x.png', f'{host}gone']
+
+
+@pytest.mark.parametrize('url, dead', [
+    ('/x.html', True), ('/portrait_nb/a.html', False), ('/portrait_nb/x.html', True), ('http://[bad', True),
+    ('http://portrait-nb.github.io/portrait_nb/x.html', True), ('//portrait-nb.github.io/portrait_nb/x.html', True),
+    ('HTTPS://Portrait-NB.github.io/portrait_nb/x.html', True),
+    ('//portrait-nb.github.io/portrait_nb/a.html#top', False),
+    ('https://portrait-nb.github.io/other/', False), ('//elsewhere.org/x', False)])
+def test_every_spelling_of_our_own_address_is_looked_up(check_links, tmp_path, url, dead):
+    write_site(tmp_path, a=f'<a href="{url}">1</a>')
+    found = list(check_links.dead_links(check_links.read_pages(tmp_path), tmp_path))
+    assert found == ([f'a.html: no page or file {url}'] if dead else [])
 
 
 def test_pictures_without_words_are_counted_or_refused(check_links, tmp_path, monkeypatch, capsys):

@@ -69,7 +69,7 @@ def test_a_progress_bar_leaves_nothing_behind(text):
     assert '```\nab\n  cd\n```' in text(code('read()', stream('xb\ra\n  cd\n')))
 
 
-@pytest.mark.parametrize('option', ['#| hide', '#|hide', '#| default_exp index', '#| include: false'])
+@pytest.mark.parametrize('option', ['#| hide', '#|hide', '# | hide', '#| default_exp index', '#| include: false'])
 def test_what_is_hidden_stays_away(text, option):
     assert 'secret' not in text(md('A'), code(f'{option}\nsecret = 1', stream('secret')), md('B'))
 
@@ -108,12 +108,31 @@ def test_a_picture_without_words_is_refused(text):
 def test_tables_become_markdown(text):
     html = ['<table border="1"><thead><tr><th></th><th>a</th><th>b|c</th></tr></thead>',
             '<tbody><tr><th>x</th><td>1</td><td>&lt;2&gt;</td></tr></tbody></table>']
-    table = '|  | a | b\\|c |\n| --- | --- | --- |\n| x | 1 | <2> |'
+    table = '|  | a | b\\|c |\n| --- | --- | --- |\n| x | 1 | &lt;2&gt; |'
     assert table in text(code('df', result(text_html=html, text_plain=['   a  b|c'])))
     spanned = '<table><thead><tr><th></th><th colspan="2">up</th></tr><tr><th>n</th><th>l</th><th>r</th></tr></thead></table>'
     assert '| n | up l | up r |' in text(code('df', result(text_html=spanned)))
     own = result(text_markdown='| a |\n|---|', text_html='<table></table>', text_plain=['no'])
     assert '\n\n| a |\n|---|' in text(code('df', own))
+
+
+@pytest.mark.parametrize('cell, shown', [('&lt;img src=x&gt;', '&lt;img src=x&gt;'), ('x<br>y', 'x y'),
+                                         ('a\n  b', 'a b'), ('c\\d', 'c\\\\d')])
+def test_a_cell_of_a_table_stays_text_on_one_line(maker, cell, shown):
+    html = f'<table><thead><tr><th>n</th></tr></thead><tbody><tr><td>{cell}</td></tr></tbody></table>'
+    assert maker.as_markdown(html) == f'| n |\n| --- |\n| {shown} |'
+
+
+def test_what_is_printed_stays_in_its_fence_and_has_no_colours(text):
+    assert text(code('f()', stream('```\nx\n```\n'))).endswith('\n\n````\n```\nx\n```\n````\n')
+    assert text(code('f()', stream('\x1b[31mred\x1b[0m\n'))).endswith('\n\n```\nred\n```\n')
+    assert '![a \\[b\\]](' in text(code('#| fig-alt: "a [b]"\nplot()', picture(PNG)))
+    assert '```\nshown\n```' in text(code('#| hide_input\nf()', stream('shown')))
+
+
+@pytest.mark.parametrize('about', [' collapse="true" title="Why"', ' title="Why" collapse="true"', " title='Why'"])
+def test_a_callout_may_have_other_settings(text, about):
+    assert '> [!TIP]\n> **Why.** So.\n' in text(md(f'::: {{.callout-tip{about}}}\n\nSo.\n\n:::'))
 
 
 def test_callouts_become_those_of_github(text):
