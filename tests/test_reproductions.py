@@ -38,10 +38,11 @@ def quick(monkeypatch, tmp_path):
 
 
 def run(name):
-    "Every code cell of a notebook"
+    "Every code cell of a notebook, without its lines for a shell"
     names = dict(display=lambda *_: None)
     for cell in json.loads((NOTEBOOKS/f'{name}.ipynb').read_text())['cells']:
-        if cell['cell_type'] == 'code': exec(''.join(cell['source']), names)
+        lines = [o for o in cell['source'] if not o.startswith('!')]
+        if cell['cell_type'] == 'code': exec(''.join(lines), names)
     return names
 
 
