@@ -7,11 +7,11 @@ __all__ = ['OUTER_EYES', 'binary_rates', 'binary_scores', 'plot_binary_scores', 
            'choose_epoch', 'MaskScores', 'mask_scores', 'MeanIoU', 'mean_iou', 'PointScores', 'face_sizes', 'nme',
            'nme_by_yaw']
 
-# %% ../nbs/scores/050_attributes.ipynb #3b07f6eb
+# %% ../nbs/scores/050_attributes.ipynb #e6ef6824
 import numpy as np
 import pandas as pd
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from torch import Tensor
 from .errors import one_of, some
 from .metrics import as_array
