@@ -41,7 +41,7 @@ def binary_rates(tp,   # (...) "yes" that were found
     f1 = np.where(np.isnan(balanced), np.nan, f1)
     return dict(accuracy=accuracy, majority=majority, gain=accuracy-majority, balanced_accuracy=balanced, f1=f1)
 
-# %% ../nbs/scores/050_attributes.ipynb #71176e4d
+# %% ../nbs/scores/050_attributes.ipynb #979f3611
 def _attribute_names(names):
     "The names of the attributes; sub-tasks need two labels, no and yes"
     if isinstance(names, Tasks):
@@ -64,6 +64,7 @@ def _table_of(x, names, what):
         if len({o.shape for o in columns})>1: raise ValueError(f"{what} must give every attribute equally many faces.")
         x = np.stack(columns, -1)
     x = as_array(x)
+    if x.dtype.kind not in 'biufO': raise ValueError(f"{what} must hold numbers, got {x.dtype}.")
     if x.ndim==2 and x.shape[1]==len(names): return x
     raise ValueError(f"{what} must be (N, {len(names)}), a column per attribute, got {x.shape}.")
 

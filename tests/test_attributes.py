@@ -157,6 +157,8 @@ def test_an_accuracy_has_its_guess_beside_it():
     (dict(actual=np.ones(4)), r'actual must be \(N, 3\)'),
     (dict(actual=np.ones((5, 3))), 'predicted has 4 rows and actual 5'),
     (dict(actual=np.full((4, 3), 2)), "actual of 'hat' is 2 in row 0, and must be 0"),
+    (dict(actual=np.full((4, 3), '1')), 'actual must hold numbers, got <U1'),
+    (dict(actual=np.full((4, 3), None)), "actual of 'hat' is None in row 0"),
     (dict(actual=np.full((4, 3), np.nan)), "actual of 'hat' is nan in row 0"),
     (dict(predicted=np.full((4, 3), np.nan)), "predicted of 'hat' is nan in row 0, and must be 0 or 1"),
     (dict(predicted=np.full((4, 3), .3)), 'for probabilities, see `thresholds`'),
@@ -233,6 +235,11 @@ def test_no_threshold_is_better(by, dtype):
         assert got[by] == pytest.approx(max(every)) == score(got.threshold)
         assert got[f'{by}_at_half'] == pytest.approx(score(.5)) and got.n == known.sum()
         if score(.5) == pytest.approx(max(every)): assert got.threshold == .5
+
+
+def test_a_probability_of_one_half_says_yes():
+    got = thresholds([[.5], [.5], [.2]], [[1], [1], [0]])
+    assert got.loc['0', ['threshold', 'balanced_accuracy', 'balanced_accuracy_at_half']].tolist() == [.5, 1, 1]
 
 
 def test_thresholds_say_what_they_cannot_choose():
@@ -320,7 +327,7 @@ def test_perfect_masks_and_ignore_as_a_class():
 
 
 @pytest.mark.parametrize('p,a,words', [
-    ([[0, 1]], [[0], [1]], r'same shape, got \(1, 2\) and \(2, 1\)'), ([[0, 9]], [[0, 1]], 'predicted holds the class 9'),
+    ([[0, 1]], [[0], [1]], r'same shape, got \(1, 2\) and \(2, 1\)'), ([[0, 9]], [[0, 1]], 'predicted holds the class'),
     ([[0, -1]], [[0, 1]], 'predicted holds the class -1'), ([[0, 1]], [[0, 5]], 'actual holds the class 5'),
     ([[0, 255]], [[0, 1]], 'predicted holds the class 255'), ([[.5, 1]], [[0, 1]], 'take the argmax over classes'),
     ([[np.nan, 1]], [[0, 1]], 'predicted must hold whole'), ([['a']], [[1]], 'predicted must hold whole'),
