@@ -176,11 +176,11 @@ def of_photos(referees):
 
 def main(wheels='out/wheels'):
     referees,files,faces = Referees(wheels),referee_files(wheels=wheels),people()
+    about = environment(made_by='results/referee.py', people=len(faces), head_pixels=HEIGHT, seed=SEED, crop=1.2)
     photos = of_photos(referees)
     lines = pd.DataFrame(of_views(faces, referees)+of_moods(faces, referees, files)+of_pieces(referees))
     lines.round(4).to_csv(HERE/'referee.csv', index=False)
     photos.round(4).to_csv(HERE/'referee_photos.csv', index=False)
-    about = environment(made_by='results/referee.py', people=len(faces), head_pixels=HEIGHT, seed=SEED, crop=1.2)
     about['files'] = {k: dict(package=o.package, path=o.path, sha256=o.sha256) for k,o in REFEREE_FILES.items()}
     (HERE/'referee.json').write_text(json.dumps(about, indent=1)+'\n')
 
