@@ -30,6 +30,6 @@ setup(
                  'Topic :: Scientific/Engineering :: Image Recognition'],
     packages=find_packages(root, include=['portrait_nb*']), python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev','bench','distributed')},
+    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev','bench','distributed','faces')},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['portrait_nb=portrait_nb._modidx:d']},
     zip_safe=False)
