@@ -6,8 +6,8 @@
 __all__ = ['SOURCES', 'IDENTITY', 'SPLIT_NAMES', 'REID_NAME', 'BINARY', 'MARKET', 'DUKE', 'RACES', 'RAF', 'portrait_sources',
            'SourceError', 'warn_reader', 'holding', 'places', 'find_set', 'finished_table', 'folder_source', 'read_mat',
            'check_names', 'mat_strings', 'market1501', 'dukemtmc', 'zero_one', 'spelt_on_disk', 'on_disk',
-           'label_matrix', 'flag_set', 'scored_parts', 'pa100k', 'rapv2', 'peta', 'text_table', 'celeba_answers',
-           'deal_test', 'celeba_list', 'celeba_split', 'celeba', 'utkface', 'rafdb']
+           'label_matrix', 'scored_parts', 'pa100k', 'rapv2', 'peta', 'text_table', 'celeba_answers', 'deal_test',
+           'celeba_list', 'celeba_split', 'celeba', 'utkface', 'rafdb']
 
 # %% ../nbs/data/070_sources.ipynb #00a122ed
 import hashlib, os, re, sys, warnings
@@ -534,11 +534,11 @@ def spelt_on_disk(root:Path, # what the paths are below
                  )->list:    # of str or None
     "Each of `images` as its file is spelt below `root`, a png for a jpg too; None where there is none"
     def stem(path): return path.rsplit('.', 1)[0].lower()
-    folders,found = sorted({o.rsplit('/', 1)[0] for o in images}),[]
+    folders,found = sorted({o.rpartition('/')[0] for o in images}),[]
     for folder in folders:
         if not (root/folder).is_dir(): continue
         names = os.listdir(root/folder)
-        found += [f'{folder}/{o}' for o in names if is_picture(o)]
+        found += [f'{folder}/{o}'.lstrip('/') for o in names if is_picture(o)]
     there = {stem(o):o for o in found}
     there |= {o.lower():o for o in found}
     there |= {o:o for o in found}
@@ -555,7 +555,7 @@ def on_disk(what:str,        # the set
     lost = found.isna()
     n_lost = int(lost.sum())
     if lost.all():
-        folder = images.iloc[0].rsplit('/', 1)[0]
+        folder = images.iloc[0].rpartition('/')[0] or '.'
         raise SourceError(f"{what}: looked in {root} for {some(images, 2)}, but none is there; "
                           f"{folder}: {holding(root/folder)}.")
     if n_lost:
@@ -587,16 +587,8 @@ def label_matrix(where:str,     # for the error
     size = ' x '.join(f'{o:,}' for o in shape)
     raise SourceError(f"{where}: {n:,} images and {m} attributes want labels of {n:,} x {m}, but they are {size}.")
 
-def flag_set(what:str,        # the set
-             root:Path,       # what the paths are below
-             images,          # (n,) paths
-             split,           # (n,) train, query or gallery
-             names,           # (m,) attributes
-             data:np.ndarray, # (n, m): 1 yes, 0 no, anything else not known
-             remedy:str='',   # as of `on_disk`
-             **columns        # identity, source, group: (n,) or one word
-            )->tuple:         # annotation table, `Tasks`
-    "Table and sub-tasks of a set of attributes that are answered no or yes"
+def _flag_set(what, root, images, split, names, data, remedy='', **columns):
+    "Table and sub-tasks of the set whose attributes `names` are the columns of `data` (n, m): 1 yes, 0 no, else not known"
     if not len(images):
         raise SourceError(f"{what}: looked in {root} for images to train and to score on, but its lists name none.")
     for o in sorted(names):
@@ -639,7 +631,7 @@ def pa100k(root,        # annotation.mat and the folder data, or as unpacked: an
         images += [f'{below}/{o}' for o in listed]
         split += [parts[part]]*len(listed)
         data.append(label_matrix(f'{file}, {part}_label', found[i+2], len(listed), len(names)))
-    return flag_set('PA-100K', root, images, split, names, zero_one(file, np.concatenate(data)))
+    return _flag_set('PA-100K', root, images, split, names, zero_one(file, np.concatenate(data)))
 
 # %% ../nbs/data/070_sources.ipynb #15d6f0be
 _PARTS = ('train', 'val', 'test')
@@ -703,7 +695,7 @@ def rapv2(root,         # the folders RAP_dataset and RAP_annotation
     paths = [f'{below}/{o}' for o in images]
     cameras = [re.match(r'(CAM\d+)?', o)[0] for o in images]
     names = [names[i] for i in chosen]
-    return flag_set('RAPv2', root, paths, split, names, data[rows], source=cameras)
+    return _flag_set('RAPv2', root, paths, split, names, data[rows], source=cameras)
 
 # %% ../nbs/data/070_sources.ipynb #0f0dc4df
 def peta(root,           # PETA.mat and the folder images
@@ -732,7 +724,7 @@ def peta(root,           # PETA.mat and the folder images
     rows,split = _partition(where, folds, fold, n, test)
     below = folder.relative_to(root).as_posix()
     images = [f'{below}/{i+1:05d}.png' for i in rows]
-    return flag_set('PETA', root, images, split, names[:n_attributes], data[rows,:n_attributes])
+    return _flag_set('PETA', root, images, split, names[:n_attributes], data[rows,:n_attributes])
 
 # %% ../nbs/data/070_sources.ipynb #ccfb4844
 def _list_head(file):
@@ -919,7 +911,7 @@ def celeba(root,         # the lists, txt or csv, and img_align_celeba, side by 
         columns = dict(identity='' if identity is None else identity[split.index].to_numpy())
         remedy = ", or let celeba(root, first=10_000) deal a test of its own from the pictures that are there"
     cells = answers.loc[split.index].to_numpy()
-    table,tasks = flag_set('CelebA', root, images, split.to_numpy(), list(answers), cells, remedy, **columns)
+    table,tasks = _flag_set('CelebA', root, images, split.to_numpy(), list(answers), cells, remedy, **columns)
     return (table, tasks) if first is None else (table, Tasks([IDENTITY, *tasks]))
 
 # %% ../nbs/data/070_sources.ipynb #6ac62598

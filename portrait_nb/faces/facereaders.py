@@ -22,7 +22,7 @@ from ..pictures import is_picture, open_picture
 from ..quiet import progress_bar
 from ..sources import (
     BINARY, IDENTITY, SourceError, celeba_answers, celeba_list, celeba_split, check_names, deal_test, find_set,
-    finished_table, flag_set, holding, label_matrix, mat_strings, on_disk, places, read_mat, scored_parts,
+    finished_table, holding, label_matrix, mat_strings, on_disk, places, read_mat, scored_parts,
     spelt_on_disk, text_table, warn_reader, zero_one)
 from ..tasks import Task, Tasks
 
@@ -117,17 +117,21 @@ def _is_73(file):
     return head.startswith((b'\x89HDF', b'MATLAB 7.3')) or head[512:516]==b'\x89HDF'
 
 def _characters(codes):
-    "The string that a row of character codes (1, n) is; a list of strings for several rows"
-    rows = [''.join(map(chr, o)).rstrip('\0') for o in np.atleast_2d(codes).astype(int)]
+    "The string that a row of 16-bit codes (1, n) is; a list of strings for several rows"
+    rows = [o.astype('<u2').tobytes().decode('utf-16-le', 'replace').rstrip('\0') for o in np.atleast_2d(codes)]
     return rows[0] if len(rows)==1 else rows
 
 def _plain_73(x, file, h5py):
     "What is in a group or a data set of the open `file`, as `read_mat` has it: arrays as in MATLAB, cells as lists"
     if isinstance(x, h5py.Group): return {k: _plain_73(o, file, h5py) for k,o in x.items()}
     kind = x.attrs.get('MATLAB_class', b'')
-    if x.attrs.get('MATLAB_empty', 0): return '' if kind==b'char' else []
+    may_be_empty = x.dtype==np.uint64 # what MATLAB stores then are the lengths
+    if may_be_empty and x.attrs.get('MATLAB_empty', 0): return '' if kind==b'char' else []
     values = np.asarray(x[()]).T
-    if h5py.check_ref_dtype(x.dtype): return [_plain_73(file[o], file, h5py) for o in values.flat]
+    if h5py.check_ref_dtype(x.dtype):
+        refs = list(values.flat)
+        shown = progress_bar(refs, leave=False) if len(refs)>1000 else refs # each takes most of a millisecond
+        return [_plain_73(file[o], file, h5py) for o in shown]
     if h5py.check_string_dtype(x.dtype): return [o.decode() if isinstance(o, bytes) else o for o in values.flat]
     is_text = kind==b'char' or (not kind and x.dtype==np.uint16)
     return _characters(values) if is_text else values
@@ -162,11 +166,22 @@ def _attribute_name(text):
     letters = re.sub(r'[\W_]', '', text).lower()
     return _SPELLING.get(letters) or re.sub(r'\s+', '_', text.strip()).replace('.', '')
 
+_WORDS = np.array([*BINARY, ''], object) # so that a million cells share three strings
+
 def _answered(reader, what, root, images, split, names, data, **columns):
-    "As `flag_set`, what a face does under the aspect `emotion`, and the name of the reader in `attrs`"
-    table,tasks = flag_set(what, root, images, split, names, data, **columns)
-    table.attrs['source_set'] = reader
-    return table, Tasks(replace(t, aspect=_FACE_ASPECT.get(t.name, t.aspect)) for t in tasks)
+    "Table and sub-tasks of a set whose attributes `names` are the columns of `data` (n, m): 1 yes, 0 no, 2 not known"
+    if not len(images):
+        raise SourceError(f"{what}: looked in {root} for images to train and to score on, but its lists name none.")
+    for o in sorted(names):
+        if names.count(o)>1: raise SourceError(f"{what}: the attribute {o} is listed twice.")
+    tasks = Tasks([Task(o, _FACE_ASPECT.get(o, 'appearance'), BINARY) for o in names])
+    rows = dict(image=images, split=split, **columns, row=np.arange(len(images)))
+    df = on_disk(what, root, pd.DataFrame(rows))
+    left_out,answers = df.attrs['left_out'],data[df.pop('row')]
+    cells = pd.DataFrame({o: _WORDS[answers[:,i]] for i,o in enumerate(names)}, index=df.index)
+    table,tasks = finished_table(what, pd.concat([df, cells], axis=1), tasks)
+    table.attrs |= dict(source_set=reader, left_out=left_out)
+    return table, tasks
 
 # %% ../../nbs/faces/020_facereaders.ipynb #13c07c40
 def _halves(file, n):
@@ -262,13 +277,13 @@ def _maad_parts(file, attributes, size=200_000):
 
 def _three_answers(file, part, attributes):
     "(n, m) int8: 1 yes, 0 no, 2 not known; anything but -1, 0 and 1 is refused"
-    for o in attributes:
-        odd = ~part[o].isin([-1, 0, 1]).to_numpy()
-        if not odd.any(): continue
-        row = odd.argmax()
+    data = part[attributes].apply(pd.to_numeric, errors='coerce').to_numpy(float)
+    odd = ~np.isin(data, [-1, 0, 1])
+    if odd.any():
+        row,column = np.argwhere(odd)[0]
+        o,cell = attributes[column],part[attributes[column]].iloc[row]
         raise SourceError(f"{file}, line {part.index[row]+2:,}, {o}: must be -1 (no), 0 (not known) or 1 (yes), "
-                          f"but is {part[o].iloc[row]}.")
-    data = part[attributes].to_numpy(np.int8)
+                          f"but is {cell}.")
     return np.select([data==-1, data==1], [0, 1], 2).astype(np.int8)
 
 # %% ../../nbs/faces/020_facereaders.ipynb #3bf1ba07
@@ -684,7 +699,7 @@ def _by_row(images, values, wanted):
     found[known] = values[rows[known].astype(int)]
     return found
 
-# %% ../../nbs/faces/020_facereaders.ipynb #757e0732
+# %% ../../nbs/faces/020_facereaders.ipynb #999ee6c0
 def _mat_face(file):
     "`(points (68, 2), pose (3,) in degrees)` of one picture; NaN for points that are marked -1"
     if not file.is_file(): raise SourceError(f"{file}: there is no such file, and every picture needs one beside it.")
@@ -696,7 +711,7 @@ def _mat_face(file):
         raise SourceError(f"{file}: this does not read as a MATLAB file ({first_line(e)}); fetch it again.") from None
     points = np.asarray(found.get('pt3d_68', found.get('pt2d', np.empty(0))), float)
     if points.ndim!=2 or points.shape[0] not in (2, 3) or points.shape[1]!=68:
-        size = ' x '.join(map(str, points.shape))
+        size = ' x '.join(map(str, points.shape)) if points.size else ''
         raise SourceError(f"{file}: looked for 68 points, pt3d_68 of 3 x 68 or pt2d of 2 x 68, but found {size or 'none'}.")
     pose = np.ravel(found['Pose_Para']).astype(float)
     if len(pose)!=7:
