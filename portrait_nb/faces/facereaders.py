@@ -630,53 +630,6 @@ def _largest(faces):
     area = (faces['right']-faces['left'])*(faces['bottom']-faces['top'])
     return faces.loc[area.groupby(faces['image'], sort=False).idxmax()]
 
-# %% ../../nbs/faces/020_facereaders.ipynb #6605171a
-def _cut_faces(root, faces, points, crops, size, margin):
-    "Cut every face out of its picture into `crops`, those that aren't there yet; paths and points of all"
-    images = [f'{o.split}/{o.line:05d}.jpg' for o in faces.itertuples()]
-    first = crops/images[0]
-    there = open_picture(first).width if first.is_file() else size
-    if there!=size:
-        raise SourceError(f"WFLW: {crops} holds crops of {there} pixels, and you want {size}; name another folder.")
-    moved = np.empty_like(points)
-    for i in progress_bar(range(len(faces)), leave=False):
-        x,y,side = square = _square(points[i], margin)
-        moved[i] = _moved(points[i], square, size)
-        file = crops/images[i]
-        if file.is_file(): continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = open_picture(root/faces['image'].iloc[i])
-        part = part.transform((size,size), Image.Transform.EXTENT, (x,y,x+side,y+side), Image.Resampling.BICUBIC)
-        beside = file.with_name(f'.{os.getpid()}.{file.name}')
-        part.save(beside, 'JPEG', quality=95)
-        beside.replace(file)
-    return images, moved
-
-def wflw(root,           # WFLW_annotations and WFLW_images
-         crops=None,     # a folder for the faces, cut out; the root of the table. None: the largest of each picture
-         size:int=256,   # width and height of a crop, in pixels
-         margin:float=.2 # around the points, on each side, as a share of the face
-        )->tuple:        # annotation table, `Tasks`
-    "WFLW (Wu et al. 2018): six conditions, answered no or yes; `face_points` has the 98 points"
-    root,_ = find_set('WFLW', root, _wflw_look, _WFLW_SOUGHT)
-    faces,points = wflw_faces(root)
-    faces = on_disk('WFLW', root, faces.assign(row=np.arange(len(faces))))
-    points,left_out = points[faces['row']],faces.attrs['left_out']
-    if crops is None:
-        chosen = _largest(faces)
-        n_left = len(faces)-len(chosen)
-        if n_left: warn_reader(f"WFLW: {plural(n_left, 'face')} of {len(faces):,} left out, another face of the same "
-                               "picture is larger; pass crops= with a folder to have every face cut out.")
-    else:
-        crops = Path(crops).expanduser()
-        images,points = _cut_faces(root, faces, points, crops, size, margin)
-        write_points(crops, images, points)
-        root,chosen = crops,faces.assign(image=images)
-    answers,names = chosen[list(WFLW_FLAGS)].to_numpy(),list(WFLW_FLAGS)
-    found = _answered('wflw', 'WFLW', root, list(chosen['image']), chosen['split'].to_numpy(), names, answers)
-    found[0].attrs['left_out'] = left_out
-    return found
-
 # %% ../../nbs/faces/020_facereaders.ipynb #ce909396
 def _stored(root, key):
     "`(images, what POINTS_FILE holds under key)`; None if there is no such file or nothing under that key"
@@ -697,6 +650,62 @@ def _by_row(images, values, wanted):
     found = np.full((len(rows), *values.shape[1:]), np.nan, np.float32)
     known = rows.notna().to_numpy()
     found[known] = values[rows[known].astype(int)]
+    return found
+
+# %% ../../nbs/faces/020_facereaders.ipynb #46f26127
+def _check_crops(crops, images, points):
+    "Refuse a folder with other pictures, or with crops of another size or margin"
+    stored = _stored(crops, 'points')
+    if stored is None:
+        if not any((crops/o).exists() for o in images): return
+        raise SourceError(f"WFLW: {crops} holds pictures under the names of our crops, and no {POINTS_FILE}; name another folder.")
+    known = _by_row(*stored, images)
+    is_new = np.isnan(known).all((1, 2))
+    is_same = np.isclose(known, points, atol=.01, equal_nan=True).all((1, 2))
+    if (is_new | is_same).all(): return
+    raise SourceError(f"WFLW: {crops} holds crops of another size or margin; name another folder.")
+
+def _cut_faces(root, faces, points, crops, size, margin):
+    "Cut every face out of its picture into `crops`, those that aren't there yet; the paths of all"
+    images = [f'{o.split}/{o.line:05d}.jpg' for o in faces.itertuples()]
+    squares = [_square(o, margin) for o in points]
+    moved = np.array([_moved(p, square, size) for p,square in zip(points, squares)], np.float32)
+    _check_crops(crops, images, moved)
+    crops.mkdir(parents=True, exist_ok=True)
+    write_points(crops, images, moved)
+    for i in progress_bar(range(len(faces)), leave=False):
+        (x,y,side),file = squares[i],crops/images[i]
+        if file.is_file(): continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = open_picture(root/faces['image'].iloc[i])
+        part = part.transform((size,size), Image.Transform.EXTENT, (x,y,x+side,y+side), Image.Resampling.BICUBIC)
+        beside = file.with_name(f'.{os.getpid()}.{file.name}')
+        part.save(beside, 'JPEG', quality=95)
+        beside.replace(file)
+    return images
+
+def wflw(root,           # WFLW_annotations and WFLW_images
+         crops=None,     # a folder for the faces, cut out; the root of the table. None: the largest of each picture
+         size:int=256,   # width and height of a crop, in pixels
+         margin:float=.2 # around the points, on each side, as a share of the face
+        )->tuple:        # annotation table, `Tasks`
+    "WFLW (Wu et al. 2018): six conditions, answered no or yes; `face_points` has the 98 points"
+    root,_ = find_set('WFLW', root, _wflw_look, _WFLW_SOUGHT)
+    faces,points = wflw_faces(root)
+    faces = on_disk('WFLW', root, faces.assign(row=np.arange(len(faces))))
+    points,left_out = points[faces['row']],faces.attrs['left_out']
+    if crops is None:
+        chosen = _largest(faces)
+        n_left = len(faces)-len(chosen)
+        if n_left: warn_reader(f"WFLW: {plural(n_left, 'face')} of {len(faces):,} left out, another face of the same "
+                               "picture is larger; pass crops= with a folder to have every face cut out.")
+    else:
+        crops = Path(crops).expanduser()
+        images = _cut_faces(root, faces, points, crops, size, margin)
+        root,chosen = crops,faces.assign(image=images)
+    answers,names = chosen[list(WFLW_FLAGS)].to_numpy(),list(WFLW_FLAGS)
+    found = _answered('wflw', 'WFLW', root, list(chosen['image']), chosen['split'].to_numpy(), names, answers)
+    found[0].attrs['left_out'] = left_out
     return found
 
 # %% ../../nbs/faces/020_facereaders.ipynb #999ee6c0
