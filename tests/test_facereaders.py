@@ -103,7 +103,8 @@ def test_regroup():
     (dict(Smilling='m', Bald='h'), 'x', "'Smilling' is none"),
     (dict(Bald='h'), None, '1 of 2 sub-tasks would have no aspect: Smiling'),
     ({}, None, '2 of 2'), ('mgmtn8', None, "did you mean 'mgmtn-8'"), (dict(Smiling='m', Bald=''), None, 'aspect'),
-    (dict(Smiling='m', Bald='a.b'), None, 'aspect'), ({3: 'm'}, None, 'none of the sub-tasks')])
+    (dict(Smiling='m', Bald='a.b'), None, 'aspect'), ({3: 'm'}, None, 'none of the sub-tasks'),
+    (['Smiling', 'mouth'], None, 'or one of sspl-4, mcnn-9, mgmtn-8; got a list')])
 def test_regroup_refuses(aspects, rest, match):
     tasks = Tasks([Task('Smiling', 'emotion', ('no', 'yes')), Task('Bald', 'appearance', ('no', 'yes'))])
     with pytest.raises(ValueError, match=match) as e: regroup(tasks, aspects, rest)
@@ -183,11 +184,11 @@ def test_lfwa(tmp_path, values):
 
 def test_lfwa_73_and_unknown_answers(tmp_path):
     names, flags = lfw_tree(tmp_path, attributes=73)
-    df, tasks = quiet(lfwa, tmp_path, attributes=73)
+    df, tasks = quiet(lfwa, tmp_path, n_attributes=73)
     assert len(tasks) == 73 and tasks.names[:3] == ['Male', 'Asian', 'No_Thing_0']
     lfw_tree(tmp_path, attributes=73, label=np.where(flags == 0, np.nan, 1.))
-    assert set(lfwa(tmp_path, attributes=73)[0].Asian) == {'', 'yes'}
-    with pytest.raises(ValueError, match='must be one of 40, 73, got 10'): lfwa(tmp_path, attributes=10)
+    assert set(lfwa(tmp_path, n_attributes=73)[0].Asian) == {'', 'yes'}
+    with pytest.raises(ValueError, match='must be one of 40, 73, got 10'): lfwa(tmp_path, n_attributes=10)
 
 
 @pytest.mark.parametrize('folder', ['lfw-deepfunneled', 'lfw_funneled', 'lfwa', '.'])
@@ -220,7 +221,7 @@ def test_lfwa_faults(tmp_path):
     names, flags = lfw_tree(root)
     for wrong in (tmp_path, root/'lfw', root/'lfw/Ann_Lee'):
         assert f'did you mean {root}?' in one_sentence('LFWA: looked in .* for lfw_att_40.mat', lfwa, wrong)
-    one_sentence('it holds', lfwa, root, attributes=73)
+    one_sentence('it holds', lfwa, root, n_attributes=73)
     def fails(match, **other):
         lfw_tree(root, **other)
         return one_sentence(match, lfwa, root)

@@ -103,6 +103,8 @@ def regroup(tasks:Tasks,  # the sub-tasks
     if isinstance(aspects, str):
         grouping = GROUPINGS[one_of(aspects, tuple(GROUPINGS), 'regroup: aspects')]
         aspects = {name: aspect for name,aspect in grouping.items() if name in tasks}
+    if not isinstance(aspects, dict):
+        raise ValueError(f"regroup: aspects is {{name: aspect}}, or one of {', '.join(GROUPINGS)}; got a {type(aspects).__name__}.")
     _check_aspects(tasks, aspects, rest)
     moved = []
     for t in tasks:
@@ -223,20 +225,21 @@ def _check_once(file, names):
         row = twice.argmax()
         raise SourceError(f"{file}: {names[row]} is listed for the second time, as number {row+1:,}; fetch the list again.")
 
-# %% ../../nbs/faces/020_facereaders.ipynb #3cef20c4
-def lfwa(root,          # lfw_att_40.mat, indices_train_test.mat and the folder of people (lfw, lfw-deepfunneled ...)
-         attributes=40  # 40 as in CelebA, or 73
-        )->tuple:       # annotation table, `Tasks`
+# %% ../../nbs/faces/020_facereaders.ipynb #059553c2
+def lfwa(root,            # lfw_att_40.mat, indices_train_test.mat and the folder of people (lfw, lfw-deepfunneled ...)
+         n_attributes=40  # 40 as in CelebA, or 73
+        )->tuple:         # annotation table, `Tasks`
     "LFWA (Liu et al. 2015), the attributes of LFW: the owners' halves are train and gallery; identity: the folder"
-    one_of(attributes, (40, 73), 'lfwa: attributes')
-    name,halves = f'lfw_att_{attributes}.mat','indices_train_test.mat'
+    one_of(n_attributes, (40, 73), 'lfwa: n_attributes')
+    name,halves = f'lfw_att_{n_attributes}.mat','indices_train_test.mat'
     look = places(_here_or_in(name, 'Anno/', 'anno/'), _here_or_in(halves, 'Anno/', 'anno/', 'split/'), _LFW_FOLDERS)
     root,(file,halves,folder) = find_set('LFWA', root, look, f'{name}, {halves} and the folder lfw')
     names,label,paths = face_mat(file, 'AttrName', 'label', 'name')
     names = [_attribute_name(o) for o in mat_strings(f'{file}, AttrName', names)]
     paths = [o.replace('\\', '/').lstrip('/') for o in mat_strings(f'{file}, name', paths)]
     _check_once(f'{file}, name', paths)
-    if len(names)!=attributes: warn_reader(f"{file}: its name says {attributes} attributes, and it holds {len(names)}.")
+    if len(names)!=n_attributes:
+        warn_reader(f"{file}: its name says {n_attributes} attributes, and it holds {len(names)}.")
     data = zero_one(file, label_matrix(f'{file}, label', label, len(paths), len(names)))
     split = _halves(halves, len(paths))
     rows = np.flatnonzero(split!='')
@@ -293,10 +296,12 @@ def _people_folders(root, depth=4):
     for _ in range(depth):
         inner = []
         for folder in level:
-            for o in sorted(os.listdir(root/folder)):
+            if not os.access(root/folder, os.R_OK|os.X_OK): continue
+            with os.scandir(root/folder) as entries: names = sorted(o.name for o in entries if o.is_dir())
+            for o in names:
                 path = f'{folder}/{o}'.lstrip('/')
                 if _VGG_PERSON.fullmatch(o): found.setdefault(o, path)
-                elif not o.startswith('.') and os.path.isdir(root/path): inner.append(path)
+                elif not o.startswith('.'): inner.append(path)
         level = inner
     return found
 
