@@ -584,8 +584,8 @@ def symmetric_face():
 def test_a_symmetric_face_is_its_own_mirror():
     face = symmetric_face()
     assert face.shape == (98, 2)
-    np.testing.assert_allclose(flip_points(face, 121), face, atol=1e-9)
-    np.testing.assert_allclose(flip_points(to_68(face), 121), to_68(face), atol=1e-9)
+    np.testing.assert_allclose(flip_points(face, 120), face, atol=1e-9)
+    np.testing.assert_allclose(flip_points(to_68(face), 120), to_68(face), atol=1e-9)
     wrong = face[:, :]*[-1, 1]+[120, 0] # mirrored and not renamed: far off
     assert np.abs(wrong-face).max() > 90
 
@@ -924,3 +924,11 @@ def test_pictures_in_the_root_itself_are_found(tmp_path):
     assert spelt_on_disk(tmp_path, ['a.jpg', 'b/c.jpg', 'd.jpg', 'b/d.jpg']) == ['a.JPG', 'b/c.png', None, None]
     one_sentence(r'looked in .* for x.jpg, but none is there; \.: it holds a.JPG, b', on_disk, 'a set', tmp_path,
                  pd.DataFrame(dict(image=['x.jpg'], split=['train'])))
+
+
+def test_mirrored_points_are_on_the_mirrored_pixels():
+    img, points = np.zeros((4, 10)), np.full((98, 2), np.nan)
+    img[1, 3] = 1
+    points[60] = (3.5, 1.5) # the middle of that pixel
+    (row,), (col,) = np.nonzero(img[:, ::-1])
+    assert flip_points(points, 10)[72].tolist() == [col+.5, row+.5]
