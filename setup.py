@@ -8,7 +8,7 @@ root = Path(__file__).resolve().parent
 ini = ConfigParser(delimiters=['='])
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-extras = ('dev','bench','distributed','faces_referee')
+extras = ('dev','bench','distributed','faces','faces_referee')
 git,docs = cfg['git_url'],cfg['doc_host']+cfg['doc_baseurl']
 raw = f"{git.replace('github.com', 'raw.githubusercontent.com')}/{cfg['branch']}"
 
