@@ -117,7 +117,7 @@ LEVEL = .01 # scores of the paper that are closer than this are called level
 
 def verdicts(differences:pd.DataFrame # difference, low, high, trainings
             )->np.ndarray:            # of words
-    "What may be said of our differences"
+    "What we may say of our differences"
     low,high = differences.low,differences.high
     words = ['one training', 'clearly above', 'clearly below']
     return np.select([differences.trainings<2, low>0, high<0], words, 'not told apart')
