@@ -159,13 +159,19 @@ def _with_piq(scores, tasks):
     return scores.assign(PIQ=[piq_of(row) for _,row in scores[needed].iterrows()])
 
 # %% ../nbs/scores/030_report.ipynb #cfb9062c
+def _around(drawn, level):
+    "`(low, high)` of (n, ...) resampled values; NaN where there are none"
+    none = np.isnan(drawn).all(0)
+    ends = np.nanquantile(np.where(none, 0, drawn), [(1-level)/2, (1+level)/2], axis=0)
+    return np.where(none, np.nan, ends)
+
 def draw_intervals(draws,     # of `score_draws`
                    level=.95 # share of the resampled sets inside the interval
                   )->pd.DataFrame: # one row per score: value, low, high
     "Every score with the interval that holds the middle of the resampled ones"
     if not 0<level<1: raise ValueError(f"level must lie between 0 and 1, got {level}.")
     if draws.empty: return pd.DataFrame(columns=['value','low','high'])
-    low,high = np.nanquantile(draws.iloc[1:], [(1-level)/2, (1+level)/2], axis=0)
+    low,high = _around(draws.iloc[1:].to_numpy(float), level)
     return pd.DataFrame(dict(value=draws.iloc[0], low=low, high=high))
 
 def score_intervals(found=None,     # `RetrievalScores`, or None
@@ -233,7 +239,7 @@ def score_differences(a,        # `score_draws` of a model, or of several traini
     a,b = map(scores_of, sides)
     drawn = a.mean(0)-b.mean(0)
     value = drawn[0]
-    low,high = np.nanquantile(drawn[1:], [(1-level)/2, (1+level)/2], axis=0)
+    low,high = _around(drawn[1:], level)
     luck = _training_luck(a[:,0], b[:,0], level)
     low = value-np.hypot(value-low, luck)
     high = value+np.hypot(high-value, luck)
@@ -402,12 +408,6 @@ def _share(part, whole):
     with np.errstate(invalid='ignore', divide='ignore'): return np.where(whole>0, part/whole, np.nan)
 
 # %% ../nbs/scores/030_report.ipynb #e4afbd03
-def _around(drawn, level):
-    "`(low, high)` of (n, ...) resampled values; NaN where there are none"
-    none = np.isnan(drawn).all(0)
-    ends = np.nanquantile(np.where(none, 0, drawn), [(1-level)/2, (1+level)/2], axis=0)
-    return np.where(none, np.nan, ends)
-
 def rate_interval(value,  # (k,) rates
                   drawn,  # (n, k) the same of resampled sets
                   people, # (k,) people that a rate is about

@@ -46,7 +46,7 @@ def _check_labels(name, labels):
         raise ValueError(f"{where}: labels must be a list of strings, got the one string {labels!r}.")
     labels = tuple(labels)
     if '-' in labels:
-        raise ValueError(f"{where}: '-' cannot be a label; in a table it means that a portrait bears none of the labels. "
+        raise ValueError(f"{where}: '-' cannot be a label; in a table it means that a portrait has none of the labels. "
                          "Give it a name, e.g. 'other'.")
     for o in labels:
         if not isinstance(o, str) or not o or o!=o.strip() or '|' in o:
