@@ -51,7 +51,8 @@ def score_text(value,          # a number, or a word that takes its place
                sign:bool=False # put a plus before a gain, as differences want it
               )->str:          # '' for None and NaN; words and whole numbers stay as they are
     "A score as every page prints it: the same value gives the same text everywhere"
-    if not isinstance(digits, (int, np.integer)): raise ValueError(f"digits must be a whole number, got {digits!r}.")
+    if not isinstance(digits, (int, np.integer)):
+        raise ValueError(f"digits must be a whole number, got {digits!r}.")
     value = _number(value)
     if isinstance(value, (str, bool)) or not pd.api.types.is_scalar(value): return str(value)
     if pd.isna(value): return ''
@@ -171,7 +172,8 @@ def _shades(shade): # {label: colour}, from {label: aspect} or from sub-tasks
         aspects = shade if isinstance(shade, Mapping) else {o.name: o.aspect for o in shade}
         others = list(dict.fromkeys(aspects.values()))
     except (AttributeError, TypeError):
-        raise ValueError(f"shade must be {{column or row: aspect}}, or sub-tasks such as PORTRAIT, got {shade!r}.") from None
+        takes = "{column or row: aspect}, or sub-tasks such as PORTRAIT"
+        raise ValueError(f"shade must be {takes}, got {shade!r}.") from None
     return {k: aspect_colour(v, others) for k,v in aspects.items()}
 
 def _colour(label, colours): # that of a label, or of the first of its levels that has one
@@ -222,14 +224,16 @@ def _check_names(names, labels, what): # a ValueError if none is there, or if on
     others = [str(o) for o in labels if o not in names]
     for o in missing if labels else []:
         if len(missing)<len(names) and not nearest(str(o), others): continue
-        raise ValueError(f"{what} names {o!r}, which is not there; {did_you_mean(str(o), others)}")
+        hint = did_you_mean(str(o), others)
+        raise ValueError(f"{what} names {o!r}, which is not there; {hint}")
 
 def _check_arguments(df, best, digits, sign, axis):
     "A `ValueError` for the first argument of `show_table` that can't be meant"
     one_of(axis, (0,1), 'axis')
     named = isinstance(best, Mapping)
     for rule in best.values() if named else [best]:
-        if rule: one_of(rule, ('max','min'), 'best')
+        if not rule: continue
+        one_of(rule, ('max','min'), 'best')
     _check_names(best if named else (), df.index if axis else df.columns, 'best')
     _check_names(digits if isinstance(digits, Mapping) else (), df.columns, 'digits')
     _check_names(sign, df.columns, 'sign')
@@ -245,7 +249,8 @@ def show_table(df,         # a DataFrame or Series of results
                index=None  # show the names of the rows; None: unless they only count
               )->ScoreTable:
     "A table of results: the best in bold, aspects shaded, numbers by `score_text`"
-    if pd.api.types.is_scalar(df): raise ValueError(f"show_table takes a DataFrame or a Series, got {df!r}.")
+    if pd.api.types.is_scalar(df):
+        raise ValueError(f"show_table takes a DataFrame or a Series, got {df!r}.")
     df = pd.DataFrame(df)
     sign = _as_names(sign, df.columns)
     _check_arguments(df, best, digits, sign, axis)

@@ -161,9 +161,11 @@ def test_columns_of_one_name():
 
 
 @pytest.mark.parametrize('value,text', [
-    (1234567890123.456, '1234567890123.456'), (-1234567890123.456, '-1234567890123.456'), (1e15+.125, '1000000000000000.100'),
+    (1234567890123.456, '1234567890123.456'), (-1234567890123.456, '-1234567890123.456'),
+    (1e15+.125, '1000000000000000.100'),
     (123456789.0125, '123456789.013'), (12345678.01246, '12345678.012'), (1234567.0125, '1234567.013'),
-    (Decimal('1234567890123456789.0125'), '1234567890123456789.013'), (Decimal('1e500'), '1E+500'), (Decimal('1e-500'), '0.000')])
+    (Decimal('1234567890123456789.0125'), '1234567890123456789.013'),
+    (Decimal('1e500'), '1E+500'), (Decimal('1e-500'), '0.000')])
 def test_no_digit_that_is_printed_is_cut(value, text):
     assert score_text(value) == text
 
@@ -181,7 +183,8 @@ def test_a_number_in_a_tensor_or_an_array_is_that_number():
     kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
     assert [score_text(torch.tensor(.1385, dtype=o)) for o in kinds] == ['0.139']*4
     assert score_text(torch.tensor(.1385, requires_grad=True)) == '0.139'
-    assert score_text(torch.tensor(.2675)) == score_text(np.array(.2675, np.float32)) == '0.268' # with 64 bits it is a hair below
+    assert score_text(torch.tensor(.2675)) == '0.268' # in 64 bits this number is a hair below .2675
+    assert score_text(np.array(.2675, np.float32)) == '0.268'
     assert [score_text(o) for o in (torch.tensor(7), np.array(7), torch.tensor(True), np.array('x'))] == ['7', '7', 'True', 'x']
     frame = pd.DataFrame(dict(loss=pd.Series([torch.tensor(.5), torch.tensor(.25)], dtype=object)))
     assert body(show_table(frame, best='min')) == [['0.500'], ['**0.250**']]
@@ -194,10 +197,11 @@ def test_what_is_no_single_number_is_text():
 
 @pytest.mark.parametrize('digits', [1.5, '3', None, [3]])
 def test_digits_are_whole(digits):
+    refused = pytest.raises(ValueError, match='digits must be a whole number, got ')
     for o in (.5, 'word'):
-        with pytest.raises(ValueError, match='digits must be a whole number, got '): score_text(o, digits=digits)
-    with pytest.raises(ValueError, match='digits must be a whole number, got '): show_table(ROWS, digits=digits)
-    with pytest.raises(ValueError, match='digits must be a whole number, got '): show_table(ROWS, digits=dict(mAP=digits))
+        with refused: score_text(o, digits=digits)
+    with refused: show_table(ROWS, digits=digits)
+    with refused: show_table(ROWS, digits=dict(mAP=digits))
 
 
 def test_a_bare_word_is_one_column():
@@ -236,11 +240,13 @@ def test_an_argument_that_cannot_be_meant_is_one_sentence(wrong, sentence):
 @pytest.mark.parametrize('argument', ['sign', 'best', 'digits'])
 def test_one_list_serves_several_tables_but_hides_no_misspelt_name(argument):
     rule = dict(best='max', digits=3).get(argument)
-    def show(*names): return show_table(ROWS, **{argument: list(names) if argument == 'sign' else dict.fromkeys(names, rule)})
+    def show(*names):
+        return show_table(ROWS, **{argument: list(names) if argument == 'sign' else dict.fromkeys(names, rule)})
     assert body(show('mAP', 'paper')) == body(show('mAP'))
     assert body(show('mAP', 'map')) == body(show('mAP')) # close to a column that is named itself
     with pytest.raises(ValueError, match="names 'agee', which is not there; did you mean 'age'?"): show('mAP', 'agee')
-    with pytest.raises(ValueError, match="names 'paper', which is not there; it must be one of mAP, age, n"): show('paper', 'high')
+    none_there = "names 'paper', which is not there; it must be one of mAP, age, n"
+    with pytest.raises(ValueError, match=none_there): show('paper', 'high')
 
 
 @pytest.mark.parametrize('nothing', [None, 3, 'abc', float('nan')])
@@ -249,7 +255,8 @@ def test_what_is_no_table(nothing):
 
 
 def test_a_table_without_rows_or_columns_takes_every_name():
-    assert str(show_table(pd.DataFrame(), best='max', sign='gain', digits=dict(a=1), caption='Nothing yet.')) == 'Nothing yet.'
+    empty = show_table(pd.DataFrame(), best='max', sign='gain', digits=dict(a=1), caption='Nothing yet.')
+    assert str(empty) == 'Nothing yet.'
     assert str(show_table(pd.DataFrame())) == '' and '<table' in show_table(pd.DataFrame()).html()
     assert str(show_table(ROWS.iloc[:0], best=dict(a='max'), axis=1)).count('\n') == 1
     assert body(show_table(pd.DataFrame(index=['a', 'b']))) == [['a'], ['b']]
@@ -300,7 +307,8 @@ def test_whole_numbers_beside_an_empty_cell():
     assert body(show_table(frame)) == [['1.000', '3', '3'], ['', '', '']]
 
 
-@pytest.mark.parametrize('text', ['\\<img src=x>', '![p](http://evil/p.png)', 'a\\|b', '&lt;', '**x**', '`x`', 'a\r\x0b\x85\u2028b'])
+@pytest.mark.parametrize('text', [
+    '\\<img src=x>', '![p](http://evil/p.png)', 'a\\|b', '&lt;', '**x**', '`x`', 'a\r\x0b\x85\u2028b'])
 def test_a_table_as_text_is_never_read_as_markup(text):
     line = show_table(pd.DataFrame(dict(a=[text]))).markdown().split('\n')
     assert len(line) == 3 and len(line[2].splitlines()) == 1
