@@ -44,7 +44,7 @@ class LogBar:
                 ):
         self.gen,self.comment = gen,comment
         self.total = _length(gen) if total is None else total
-        self.parent = parent if isinstance(parent, LogMasterBar) else None # another bar takes no lines
+        self.parent = parent if hasattr(parent, 'tell') else None # another bar takes no lines
         if self.parent: parent.child = self
         self.begun,self.tenth,self.printed,self.start = 0,0,0,time.time()
 
