@@ -1,7 +1,7 @@
 "The losses against plain double loops in float64, and in every degenerate batch"
 import copy, math, pickle, pytest, torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from portrait_nb.losses import PortraitLoss, batch_hard_triplet_loss, batch_rank_loss, class_loss
+from portrait_nb.losses import PortraitLoss, batch_hard_triplet_loss, batch_rank_loss, class_loss, labelled_mean
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 torch.set_num_threads(1)
@@ -170,7 +170,8 @@ def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     ml = {t.name: metric(output['features'][t.name], labels[t.name]) for t in tasks}
     L = {k: cls[k]+.7*ml[k] for k in cls}
     average = PortraitLoss(tasks, metric_loss, lam=.7, positives='mean')
-    assert average(output, labels).item() == pytest.approx(sum(L.values())/len(tasks), rel=1e-6)
+    n_labelled = len(tasks)-len({*unlabelled} & {*tasks.names})
+    assert average(output, labels).item() == pytest.approx(sum(L.values())/n_labelled, rel=1e-6)
     for name in cls:
         parts = average.parts[name]
         assert parts['cls'].item() == pytest.approx(cls[name], rel=1e-6)
@@ -186,6 +187,52 @@ def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     for i, k in enumerate(tasks.names):
         want = 0 if k in unlabelled else 1-math.exp(-s[k])*L[k]
         assert weighted.s.grad[i].item() == pytest.approx(want, rel=1e-5, abs=1e-6)
+
+
+def gradients(loss, output, labels):
+    "The value of `loss`, and {(part, sub-task): gradient}"
+    leaves = {(k, t): o.detach().clone().requires_grad_() for k, v in output.items() for t, o in v.items()}
+    value = loss({k: {t: leaves[k, t] for t in v} for k, v in output.items()}, labels)
+    value.backward()
+    return value.detach(), {k: o.grad for k, o in leaves.items()}
+
+
+@pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
+@pytest.mark.parametrize('weighting', ['average', 'gradnorm', 'dwa'])
+@pytest.mark.parametrize('absent', [('gender',), ('identity', 'gender', 'age', 'body', 'expression')])
+def test_a_sub_task_without_labels_takes_no_part(metric_loss, weighting, absent):
+    "The others have the loss and the gradients of a network that does not know it"
+    output, labels = random_step(EIGHT, seed=5, unlabelled=absent)
+    rest = Tasks([t for t in EIGHT if t.name not in absent])
+    value, grads = gradients(PortraitLoss(EIGHT, metric_loss, weighting).double(), output, labels)
+    alone, want = gradients(PortraitLoss(rest, metric_loss, weighting).double(), output, labels)
+    assert value.item() == pytest.approx(alone.item(), rel=1e-6)
+    for (part, t), g in grads.items():
+        if t in absent: assert g is None or not g.any()
+        elif want[part, t] is not None: torch.testing.assert_close(g, want[part, t], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize('n_tasks', [1, 2, 3, 7, 8, 27, 40])
+def test_with_all_labelled_it_is_the_plain_mean_to_the_last_bit(n_tasks):
+    "What was trained before an absent sub-task stopped counting as 0 trains the same today"
+    for seed in range(20):
+        losses = torch.rand(n_tasks, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+        new, old = labelled_mean(losses, torch.ones(n_tasks, dtype=torch.bool)), losses.mean()
+        assert torch.equal(new, old)
+        assert torch.equal(*(torch.autograd.grad(o, losses)[0] for o in (new, old)))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_halves_of_a_mixed_set_train_as_if_each_were_alone(seed):
+    "Two sets that answer different questions, in batches of one set each"
+    first, second = Tasks([EIGHT[o] for o in ('gender', 'age')]), Tasks([EIGHT[o] for o in ('body', 'arm', 'expression')])
+    both = Tasks([*first, *second])
+    for own, other in ((first, second), (second, first)):
+        output, labels = random_step(both, seed=seed, unlabelled=other.names)
+        mixed, grads = gradients(PortraitLoss(both), output, labels)
+        alone, want = gradients(PortraitLoss(own), output, labels)
+        torch.testing.assert_close(mixed, alone, rtol=1e-12, atol=0)
+        assert all(torch.equal(grads['logits', t.name], want['logits', t.name]) for t in own)
 
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
