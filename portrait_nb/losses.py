@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .errors import one_of, some
+from .model import of_one_kind, side_by_side
 from .tasks import Tasks
 
 # %% ../nbs/model/020_losses.ipynb #f0c7c719
@@ -19,37 +20,41 @@ def _full(x): return x if x.dtype==torch.float64 else x.float()
 
 def _no_autocast(x): return torch.autocast(x.device.type, enabled=False)
 
-def unit(x:Tensor,    # (N, d) features
+def unit(x:Tensor,    # (..., d) features
          eps=1e-12    # a shorter vector counts as zero
-        )->Tensor:    # (N, d) of length 1, or 0 where `x` is zero
+        )->Tensor:    # (..., d) of length 1, or 0 where `x` is zero
     "Scale every row to length 1. A row of zeros stays as it is and gets no gradient"
-    top = x.detach().abs().amax(1, keepdim=True)
+    top = x.detach().abs().amax(-1, keepdim=True)
     zero = top<=eps
     x = torch.where(zero, 0, x)/torch.where(zero, 1, top)
-    return x/torch.where(zero, 1, x.norm(dim=1, keepdim=True))
+    return x/torch.where(zero, 1, x.norm(dim=-1, keepdim=True))
 
 # %% ../nbs/model/020_losses.ipynb #95c76694
 def is_labelled(labels:Tensor, # (N,) label numbers, or (N, C) of 0/1
-                ignore=-1      # the mark of an unknown label; in a multi-hot row, one mark makes the row unknown
+                ignore=-1,     # the mark of an unknown label; in a multi-hot row, one mark makes the row unknown
+                hot=None       # is the last dimension a multi-hot row? None: if there are two
                )->Tensor:      # (N,) bool
     "Which rows have a label"
-    return labels!=ignore if labels.ndim==1 else (labels!=ignore).all(1)
+    known = labels!=ignore
+    if hot is None: hot = labels.ndim==2
+    return known.all(-1) if hot else known
 
-def _pairs(labels, ignore):
+def _pairs(labels, ignore, hot=None):
     "Two (N, N) bool tensors: who shares a label with the anchor, and who else is labelled at all"
-    known = is_labelled(labels, ignore)
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    others = known[:,None] & known & ~itself
-    if labels.ndim==1: same = labels[:,None]==labels
+    known = is_labelled(labels, ignore, hot)
+    itself = torch.eye(known.shape[-1], dtype=torch.bool, device=labels.device)
+    others = known[...,:,None] & known[...,None,:] & ~itself
+    if labels.ndim==known.ndim: same = labels[...,:,None]==labels[...,None,:]
     else:
         hot = (labels>0).float()
-        same = hot@hot.T>0
+        same = hot@hot.mT>0
     return others&same,others
 
 # %% ../nbs/model/020_losses.ipynb #af6db51c
-def _check_batch(features, labels):
-    fits = features.ndim==2 and labels.ndim in (1,2)
-    if fits and len(features)==len(labels): return
+def _is_hot(features, labels):
+    "Are the labels multi-hot rows? A `ValueError` if they do not go with the features"
+    n = features.ndim-1
+    if n and labels.ndim in (n,n+1) and labels.shape[:n]==features.shape[:n]: return labels.ndim>n
     shapes = f'{tuple(features.shape)} and {tuple(labels.shape)}'
     raise ValueError(f"features must be (N, d) and labels (N,) or (N, C) with the same N, got {shapes}.")
 
@@ -60,18 +65,18 @@ def batch_rank_loss(features:Tensor,      # (N, d) of any length; they are norma
                     ignore:int=-1         # rows with this label are left out, as anchors and in the denominators
                    )->Tensor:             # scalar, float32 or float64; 0 where there is no positive
     "Batch Rank loss (Eq. 4)"
-    _check_batch(features, labels)
+    hot = _is_hot(features, labels)
     one_of(positives, ('sum','mean'), 'positives')
     with _no_autocast(features):
-        same,others = _pairs(labels, ignore)
-        known = is_labelled(labels, ignore)
-        f = unit(torch.where(known[:,None], _full(features), 0))
-        cos = f@f.T
-        total = torch.where(others, cos.exp(), 0).sum(1, keepdim=True)
+        same,others = _pairs(labels, ignore, hot)
+        known = is_labelled(labels, ignore, hot)
+        f = unit(torch.where(known[...,None], _full(features), 0))
+        cos = f@f.mT
+        total = torch.where(others, cos.exp(), 0).sum(-1, keepdim=True)
         total = total.clamp_min(.1)
-        loss = torch.where(same, total.log()-cos, 0).sum(1)
-        if positives=='mean': loss = loss/same.sum(1).clamp_min(1)
-        return loss.sum()/known.sum().clamp_min(1)
+        loss = torch.where(same, total.log()-cos, 0).sum(-1)
+        if positives=='mean': loss = loss/same.sum(-1).clamp_min(1)
+        return loss.sum(-1)/known.sum(-1).clamp_min(1)
 
 # %% ../nbs/model/020_losses.ipynb #f4cea8a9
 def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are normalised here
@@ -80,18 +85,18 @@ def batch_hard_triplet_loss(features:Tensor,   # (N, d) of any length; they are 
                             ignore:int=-1      # rows with this label are left out
                            )->Tensor:          # scalar, float32 or float64; 0 where no anchor has both
     "Triplet loss with the hardest positive and the hardest negative of each anchor, on normalised features"
-    _check_batch(features, labels)
-    if not len(labels): return _full(features).sum()
+    hot = _is_hot(features, labels)
+    if not features.shape[-2]: return _full(features).sum((-1,-2))
     with _no_autocast(features):
-        same,others = _pairs(labels, ignore)
-        known = is_labelled(labels, ignore)
-        f = unit(torch.where(known[:,None], _full(features), 0))
+        same,others = _pairs(labels, ignore, hot)
+        known = is_labelled(labels, ignore, hot)
+        f = unit(torch.where(known[...,None], _full(features), 0))
         dist = torch.cdist(f, f, compute_mode='donot_use_mm_for_euclid_dist')
-        farthest = torch.where(same, dist, 0).amax(1)
-        nearest = torch.where(others&~same, dist, 2).amin(1)
-        has_both = same.any(1) & (others&~same).any(1)
+        farthest = torch.where(same, dist, 0).amax(-1)
+        nearest = torch.where(others&~same, dist, 2).amin(-1)
+        has_both = same.any(-1) & (others&~same).any(-1)
         loss = torch.where(has_both, farthest-nearest+margin, 0).clamp_min(0)
-        return loss.sum()/has_both.sum().clamp_min(1)
+        return loss.sum(-1)/has_both.sum(-1).clamp_min(1)
 
 # %% ../nbs/model/020_losses.ipynb #895a58a9
 def class_loss(logits:Tensor,         # (N, n_labels)
@@ -99,15 +104,18 @@ def class_loss(logits:Tensor,         # (N, n_labels)
                ignore:int=-1          # rows with this label are left out
               )->Tensor:              # scalar, float32 or float64; 0 where nothing is labelled
     "Cross-entropy, or binary cross-entropy where `labels` is (N, n_labels): the mean over what is labelled"
-    known = is_labelled(labels, ignore)
+    hot = labels.ndim==logits.ndim
+    known = is_labelled(labels, ignore, hot)
     with _no_autocast(logits):
-        logits = torch.where(known[:,None], _full(logits), 0)
-        labels = labels.where(known if labels.ndim==1 else known[:,None], 0)
-        if labels.ndim==1: loss = F.cross_entropy(logits, labels.long(), reduction='none')
-        else:
+        logits = torch.where(known[...,None], _full(logits), 0)
+        labels = labels.where(known[...,None] if hot else known, 0)
+        if hot:
             each = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction='none')
-            loss = each.mean(1)
-        return torch.where(known, loss, 0).sum()/known.sum().clamp_min(1)
+            loss = each.mean(-1)
+        else:
+            rows = F.cross_entropy(logits.flatten(0, -2), labels.flatten().long(), reduction='none')
+            loss = rows.view(known.shape)
+        return torch.where(known, loss, 0).sum(-1)/known.sum(-1).clamp_min(1)
 
 # %% ../nbs/model/020_losses.ipynb #c41f7a04
 def labelled_mean(losses:Tensor, # (n_tasks,) one for each sub-task
@@ -136,6 +144,22 @@ def _task_batch(task, output, labels, metric_loss):
         raise ValueError(f"The labels of '{name}' must be {want} to go with logits {shape}, got {tuple(y.shape)}.")
     return logits,features,y
 
+# %% ../nbs/model/020_losses.ipynb #c41f7a0e
+def _at_once(tasks):
+    "Places of the sub-tasks that are computed at once, and of each other one alone"
+    def kind(i, t): return i if t.labels is None else (t.n_labels,t.multilabel)
+    groups = of_one_kind([kind(i, t) for i,t in enumerate(tasks)])
+    grouped = {i for o in groups for i in o}
+    return groups + [[i] for i in range(len(tasks)) if i not in grouped]
+
+def _as_one(batches):
+    "`(logits, features or None, labels)` of several sub-tasks, stacked; features filled up to one length"
+    if len(batches)==1: return batches[0]
+    logits,features,y = zip(*batches)
+    has_features = features[0] is not None
+    features = side_by_side([o.t() for o in features]).mT if has_features else None
+    return torch.stack(logits), features, torch.stack(y)
+
 # %% ../nbs/model/020_losses.ipynb #f555eb71
 class PortraitLoss(nn.Module):
     "The loss of all sub-tasks: Eq. 5 for each, then their average or Eq. 6"
@@ -156,21 +180,23 @@ class PortraitLoss(nn.Module):
         if weighting in ('gradnorm','dwa'): self.register_buffer('weights', torch.ones(n))
         if weighting=='gradnorm': self.register_buffer('norms', torch.zeros(n))
         self.parts,self.counts = {},{}
+        self.groups = _at_once(tasks)
         self.across = None # for several processes, see `distributed`
 
     def forward(self, output:dict, # {'features': {task: (N, d)}, 'logits': {task: (N, n_labels)}}
                 labels:dict        # {task: (N,) int, -1 unknown; multi-label: (N, n_labels) of 0/1 or a row of -1}
                )->Tensor:          # scalar
         "The loss of a batch; `.parts` and `.counts` then hold what it is made of"
-        losses,known = [],[]
-        for t in self.tasks:
-            logits,features,y = _task_batch(t, output, labels, self.metric_loss)
-            cls,ml = class_loss(logits, y),self.metric_in_shares(features, y)
-            n = is_labelled(y).sum()
-            self.parts[t.name],self.counts[t.name] = dict(cls=cls.detach(), ml=ml.detach()),n
-            losses.append(cls+self.lam*ml)
-            known.append(n>0)
-        losses,known = torch.stack(losses),torch.stack(known)
+        batch = [_task_batch(t, output, labels, self.metric_loss) for t in self.tasks]
+        cls,ml,counts = ([None]*len(batch) for _ in range(3))
+        for places in self.groups:
+            of_group = self._losses(*_as_one([batch[i] for i in places]))
+            for column,values in zip((cls,ml,counts), of_group):
+                for i,v in zip(places, values.reshape(-1).unbind()): column[i] = v
+        cls,ml,counts = map(torch.stack, (cls,ml,counts))
+        apart = zip(cls.detach().unbind(), ml.detach().unbind(), counts.unbind())
+        for t,(c,m,n) in zip(self.tasks, apart): self.parts[t.name],self.counts[t.name] = dict(cls=c, ml=m),n
+        losses,known = cls+self.lam*ml,counts>0
         if self.weighting=='average': return labelled_mean(losses, known)
         if self.weighting=='uncertainty':
             s = _full(self.s)
@@ -178,28 +204,40 @@ class PortraitLoss(nn.Module):
         if self.weighting=='gradnorm' and losses.requires_grad: self._even_out(losses, known, output['features'])
         return labelled_mean(self.weights*losses, known)
 
-    def metric(self, features:Tensor, # (N, d)
-               y:Tensor         # (N,) or (N, n_labels)
-              )->Tensor:        # scalar
-        "The metric loss of one sub-task, before it is multiplied by `lam`"
-        if self.metric_loss=='br': return batch_rank_loss(features, y, self.positives)
-        if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
-        return torch.zeros((), device=y.device)
-
-    def metric_in_shares(self, features:Tensor, # (N, d)
-                         y:Tensor         # (N,) or (N, n_labels)
-                        )->Tensor:        # scalar
-        "The metric losses of the shares, averaged by how many rows of each are labelled"
-        if self.shares==1 or features is None or not len(y): return self.metric(features, y)
-        size = -(-len(y)//self.shares)
-        shares = list(zip(features.split(size), y.split(size)))
-        losses = torch.stack([self.metric(*o) for o in shares])
-        n = torch.stack([is_labelled(y).sum() for _,y in shares])
-        return (losses*n).sum()/n.sum().clamp_min(1)
-
     def no_weight_decay(self)->set: # names of parameters
         "The parameters that weight decay must leave alone"
         return set() if self.s is None else {'s'}
+
+# %% ../nbs/model/020_losses.ipynb #c41f7a11
+@patch
+def _losses(self:PortraitLoss, logits, features, y):
+    "Classification loss, metric loss and number of labels of a sub-task, or of several at once"
+    cls = class_loss(logits, y)
+    ml = self.metric_in_shares(features, y).expand_as(cls)
+    return cls, ml, is_labelled(y, hot=y.ndim==logits.ndim).sum(-1)
+
+@patch
+def metric(self:PortraitLoss,
+           features:Tensor, # (N, d)
+           y:Tensor         # (N,) or (N, n_labels)
+          )->Tensor:        # scalar
+    "The metric loss of one sub-task, before it is multiplied by `lam`"
+    if self.metric_loss=='br': return batch_rank_loss(features, y, self.positives)
+    if self.metric_loss=='triplet': return batch_hard_triplet_loss(features, y)
+    return torch.zeros((), device=y.device)
+
+@patch
+def metric_in_shares(self:PortraitLoss,
+                     features:Tensor, # (N, d)
+                     y:Tensor         # (N,) or (N, n_labels)
+                    )->Tensor:        # scalar
+    "The metric losses of the shares, averaged by how many rows of each are labelled"
+    if self.shares==1 or features is None or not features.shape[-2]: return self.metric(features, y)
+    size,rows = -(-features.shape[-2]//self.shares),features.ndim-2
+    shares = list(zip(features.split(size, rows), y.split(size, rows)))
+    losses = torch.stack([self.metric(*o) for o in shares])
+    n = torch.stack([is_labelled(y, hot=y.ndim==features.ndim).sum(-1) for _,y in shares])
+    return (losses*n).sum(0)/n.sum(0).clamp_min(1)
 
 # %% ../nbs/model/020_losses.ipynb #0387dbf6
 SMOOTH = .1 # share of the newest batch in the mean length of a gradient
