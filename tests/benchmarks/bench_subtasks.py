@@ -130,13 +130,13 @@ def measure(part, backbone, turns):
 
 
 def main():
-    rows = []
+    rows, made = [], provenance('torch', 'timm', 'fastai')
     for backbone in BACKBONES:
         for part in ('heads', 'step'):
             turns = TURNS[part] if part == 'heads' else TURNS[part][backbone]
             rows += in_own_process(__file__, 'one', part, backbone, turns, threads=1)
             print(pd.DataFrame(rows[-len(WAYS):]).to_string(index=False), flush=True)
-    write(pd.DataFrame(rows).assign(**provenance('torch', 'timm', 'fastai')), RESULTS/'subtasks_speed.csv')
+    write(pd.DataFrame(rows).assign(**made), RESULTS/'subtasks_speed.csv')
 
 
 if __name__ == '__main__':
