@@ -437,6 +437,19 @@ def test_forty_over_all_processes_go_one_by_one():
     assert not any(M._alike([net.necks[i] for i in o]) for o in net.groups)
 
 
+def test_forty_within_the_batch_norm_of_all_processes(monkeypatch):
+    "On a CPU the necks stay at once, and one process alone has the numbers that it has without"
+    distributed = pytest.importorskip('portrait_nb.distributed')
+    monkeypatch.setattr(distributed.dist, 'all_reduce', lambda x: None)
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    net = forty_net()
+    alone, pooled = copy.deepcopy(net), torch.rand(6, net.n_features)
+    with distributed.GlobalBatchNorm(): out = net.heads(pooled)['logits']
+    want = alone.heads(pooled)['logits']
+    assert all(same(out[k], want[k], 1e-5) for k in FORTY.names)
+    for a, b in zip(net.buffers(), alone.buffers()): torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize('training', [True, False])
 def test_forty_compile_as_one_graph(training):
     net = forty_net().train(training)
