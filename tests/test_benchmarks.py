@@ -17,6 +17,7 @@ from portrait_nb import runs
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO/'tests'/'benchmarks'))
+import bench_subtasks
 import bench_training as bench
 import common
 
@@ -322,3 +323,39 @@ def test_the_page_shows_floors_failures_and_cuts(tmp_path):
 
 def test_the_page_says_when_there_is_no_gpu(tmp_path):
     assert outputs_of(tmp_path) == ['The rows of a GPU have not been measured yet.']
+
+
+# forty sub-tasks beside one head
+
+def test_forty_sub_tasks_start_few_operations_and_train_all_weights():
+    rows = {o['way']: o for o in bench_subtasks.measure('heads', 'test_resnet', 2)}
+    assert list(rows) == list(bench_subtasks.WAYS)
+    launches = {k: o['launches'] for k, o in rows.items()}
+    assert launches['one by one'] > 10*launches['at once'] > 10*launches['one head']
+    assert rows['one head']['ratio'] == 1 and all(o['ms'] > 0 and o['turns'] == 2 for o in rows.values())
+
+
+@pytest.mark.parametrize('way', bench_subtasks.WAYS)
+@pytest.mark.parametrize('part', ['heads', 'step'])
+def test_a_step_of_the_bench_moves_what_it_says(part, way, monkeypatch):
+    from portrait_nb.callbacks import FusedAdam
+    made = []
+    class Kept(FusedAdam):
+        def __init__(self, params, **kwargs):
+            super().__init__(params, **kwargs)
+            made.append(self)
+    monkeypatch.setattr('portrait_nb.callbacks.FusedAdam', Kept)
+    steps, _ = bench_subtasks.build(way, 'test_resnet', (64, 64))
+    weights = {k: [p for p, *_ in o.all_params()] for k, o in zip(('heads', 'step'), made, strict=True)}
+    before = [p.detach().clone() for p in weights[part]]
+    steps[part]()
+    moved = [not torch.equal(p, old) for p, old in zip(weights[part], before)]
+    if part == 'heads': assert len(moved) == (4 if way == 'one head' else 120) and all(moved)
+    else: assert moved[0] and sum(moved) > .8*len(moved) # a residual block that begins at zero moves later
+
+
+def test_the_file_says_that_forty_sub_tasks_cost_at_most_a_tenth():
+    table = pd.read_csv(REPO/'results'/'subtasks_speed.csv', dtype=dict(commit=str))
+    at_once = table[(table.part == 'step') & (table.way == 'at once')].set_index('backbone').ratio
+    assert set(at_once.index) == set(bench_subtasks.BACKBONES) and (at_once < 1.1).all()
+    assert not table.commit.str.endswith('+').any() and {'date', 'hardware', 'torch'} <= set(table)

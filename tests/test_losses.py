@@ -1,7 +1,7 @@
 "The losses against plain double loops in float64, and in every degenerate batch"
 import copy, math, pickle, pytest, torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from portrait_nb.losses import PortraitLoss, batch_hard_triplet_loss, batch_rank_loss, class_loss
+from portrait_nb.losses import PortraitLoss, batch_hard_triplet_loss, batch_rank_loss, class_loss, labelled_mean
 from portrait_nb.tasks import PORTRAIT, Task, Tasks
 
 torch.set_num_threads(1)
@@ -170,7 +170,8 @@ def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     ml = {t.name: metric(output['features'][t.name], labels[t.name]) for t in tasks}
     L = {k: cls[k]+.7*ml[k] for k in cls}
     average = PortraitLoss(tasks, metric_loss, lam=.7, positives='mean')
-    assert average(output, labels).item() == pytest.approx(sum(L.values())/len(tasks), rel=1e-6)
+    n_labelled = len(tasks)-len({*unlabelled} & {*tasks.names})
+    assert average(output, labels).item() == pytest.approx(sum(L.values())/n_labelled, rel=1e-6)
     for name in cls:
         parts = average.parts[name]
         assert parts['cls'].item() == pytest.approx(cls[name], rel=1e-6)
@@ -186,6 +187,53 @@ def test_equations_5_and_6(tasks, metric_loss, unlabelled):
     for i, k in enumerate(tasks.names):
         want = 0 if k in unlabelled else 1-math.exp(-s[k])*L[k]
         assert weighted.s.grad[i].item() == pytest.approx(want, rel=1e-5, abs=1e-6)
+
+
+def gradients(loss, output, labels):
+    "The value of `loss`, and {(part, sub-task): gradient}"
+    leaves = {(k, t): o.detach().clone().requires_grad_() for k, v in output.items() for t, o in v.items()}
+    value = loss({k: {t: leaves[k, t] for t in v} for k, v in output.items()}, labels)
+    value.backward()
+    return value.detach(), {k: o.grad for k, o in leaves.items()}
+
+
+@pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
+@pytest.mark.parametrize('weighting', ['average', 'gradnorm', 'dwa'])
+@pytest.mark.parametrize('absent', [('gender',), ('identity', 'gender', 'age', 'body', 'expression')])
+def test_a_sub_task_without_labels_takes_no_part(metric_loss, weighting, absent):
+    "The others have the loss and the gradients of a network that does not know it"
+    output, labels = random_step(EIGHT, seed=5, unlabelled=absent)
+    rest = Tasks([t for t in EIGHT if t.name not in absent])
+    value, grads = gradients(PortraitLoss(EIGHT, metric_loss, weighting).double(), output, labels)
+    alone, want = gradients(PortraitLoss(rest, metric_loss, weighting).double(), output, labels)
+    assert value.item() == pytest.approx(alone.item(), rel=1e-6)
+    for (part, t), g in grads.items():
+        if t in absent: assert g is None or not g.any()
+        elif want[part, t] is not None: torch.testing.assert_close(g, want[part, t], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize('n_tasks', [1, 2, 3, 7, 8, 27, 40])
+def test_with_all_labelled_it_is_the_plain_mean_to_the_last_bit(n_tasks):
+    "What was trained before an absent sub-task stopped counting as 0 trains the same today"
+    for seed in range(20):
+        losses = torch.rand(n_tasks, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+        new, old = labelled_mean(losses, torch.ones(n_tasks, dtype=torch.bool)), losses.mean()
+        assert torch.equal(new, old)
+        assert torch.equal(*(torch.autograd.grad(o, losses)[0] for o in (new, old)))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_halves_of_a_mixed_set_train_as_if_each_were_alone(seed):
+    "Two sets that answer different questions, in batches of one set each"
+    def some(*names): return Tasks([EIGHT[o] for o in names])
+    first, second = some('gender', 'age'), some('body', 'arm', 'expression')
+    both = Tasks([*first, *second])
+    for own, other in ((first, second), (second, first)):
+        output, labels = random_step(both, seed=seed, unlabelled=other.names)
+        mixed, grads = gradients(PortraitLoss(both), output, labels)
+        alone, want = gradients(PortraitLoss(own), output, labels)
+        torch.testing.assert_close(mixed, alone, rtol=1e-12, atol=0)
+        assert all(torch.equal(grads['logits', t.name], want['logits', t.name]) for t in own)
 
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
@@ -225,6 +273,93 @@ def test_float32_under_autocast():
                 assert value.dtype == loss.s.dtype == torch.float32 and torch.allclose(value.double(), exact, rtol=1e-5)
 
 
+# -- many sub-tasks at once
+
+KINDS = [dict(labels=list('ab'))]*12 + [dict(labels=list('abc'))]*9 + [dict(labels=list('abcd'), multilabel=True)]*8
+MANY = Tasks([Task(f't{i}', f'a{i%4}', **o) for i, o in enumerate([*KINDS, dict(labels=list('abcde'))])])
+
+
+def many_step(dtype=torch.float64, n=12, unlabelled=('t3', 't14', 't25'), seed=0):
+    "Features of unlike lengths"
+    output, labels = random_step(MANY, n=n, seed=seed, unlabelled=unlabelled)
+    g = torch.Generator().manual_seed(seed)
+    features = {t.name: torch.randn(n, 3+i%4, generator=g, dtype=dtype) for i, t in enumerate(MANY)}
+    return dict(features=features, logits={k: v.to(dtype) for k, v in output['logits'].items()}), labels
+
+
+def one_by_one(loss):
+    loss = copy.deepcopy(loss)
+    loss.groups = [[i] for i in range(len(loss.tasks))]
+    return loss
+
+
+@pytest.mark.parametrize('dtype,rtol', [(torch.float64, 1e-10), (torch.float32, 2e-5)])
+@pytest.mark.parametrize('shares', [1, 3])
+@pytest.mark.parametrize('weighting', ['average', 'uncertainty', 'dwa'])
+@pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
+def test_at_once_and_one_by_one_agree(metric_loss, weighting, shares, dtype, rtol):
+    output, labels = many_step(dtype)
+    loss = PortraitLoss(MANY, metric_loss, weighting, positives='mean', shares=shares).to(dtype)
+    if weighting == 'uncertainty': torch.nn.init.normal_(loss.s)
+    assert sorted(map(len, loss.groups)) == [1, 8, 9, 12]
+    alone = one_by_one(loss)
+    (value, grads), (want, wanted) = gradients(loss, output, labels), gradients(alone, output, labels)
+    torch.testing.assert_close(value, want, rtol=rtol, atol=0)
+    for k, g in wanted.items():
+        if g is None: assert grads[k] is None or not grads[k].any()
+        else: torch.testing.assert_close(grads[k], g, rtol=10*rtol, atol=rtol/10)
+    assert list(loss.parts) == list(loss.counts) == MANY.names
+    for k in MANY.names:
+        assert loss.counts[k] == alone.counts[k] and not loss.parts[k]['cls'].requires_grad
+        for kind in ('cls', 'ml'):
+            torch.testing.assert_close(loss.parts[k][kind], alone.parts[k][kind], rtol=rtol, atol=rtol/10)
+    if weighting == 'uncertainty':
+        torch.testing.assert_close(loss.s.grad, alone.s.grad, rtol=rtol, atol=rtol/10)
+        assert not loss.s.grad[[3, 14, 25]].any()
+
+
+def test_gradnorm_weighs_at_once_as_one_by_one():
+    output, labels = many_step()
+    heads = {k: torch.randn(v.shape[1], output['logits'][k].shape[1], dtype=torch.float64)
+             for k, v in output['features'].items()}
+    def weights(loss):
+        f = {k: v.clone().requires_grad_() for k, v in output['features'].items()}
+        loss(dict(features=f, logits={k: v@heads[k] for k, v in f.items()}), labels).backward()
+        return loss.weights
+    loss = PortraitLoss(MANY, 'br', 'gradnorm').double()
+    alone = one_by_one(loss)
+    torch.testing.assert_close(weights(loss), weights(alone), rtol=1e-9, atol=0)
+    assert loss.weights.std() > .01
+
+
+@pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
+def test_many_against_plain_loops(metric_loss):
+    output, labels = many_step()
+    loss = PortraitLoss(MANY, metric_loss)
+    loss(output, labels)
+    def metric(f, y):
+        if metric_loss == 'br': return loop_batch_rank(f, y, 'sum')
+        return loop_triplet(f, y, .3) if metric_loss else 0.
+    for k in MANY.names:
+        f, y = output['features'][k], labels[k]
+        assert loss.parts[k]['cls'].item() == pytest.approx(loop_cls(output['logits'][k], y), rel=1e-9)
+        assert loss.parts[k]['ml'].item() == pytest.approx(metric(f, y), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
+@pytest.mark.parametrize('n', [0, 1, 5])
+def test_many_without_a_label(metric_loss, n):
+    output, labels = many_step(torch.float32, n, MANY.names)
+    value, grads = gradients(PortraitLoss(MANY, metric_loss, 'average'), output, labels)
+    assert value == 0 and not any(g.any() for g in grads.values() if g is not None)
+    output, labels = many_step(torch.float32, 12)
+    for k in MANY.names:
+        blank = [i for i in range(12) if i not in known_rows(labels[k])]
+        for part in output.values(): part[k][blank] = torch.nan
+    value, grads = gradients(PortraitLoss(MANY, metric_loss, 'average'), output, labels)
+    assert value.isfinite() and all(g.isfinite().all() for g in grads.values() if g is not None)
+
+
 class Watch(TorchDispatchMode):
     def __init__(self):
         super().__init__()
@@ -235,9 +370,10 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('metric_loss', [None, 'br', 'triplet'])
-def test_reads_nothing_back_from_the_device(metric_loss):
-    output, labels = random_step(EIGHT)
-    with Watch() as seen: PortraitLoss(EIGHT, metric_loss, 'uncertainty')(output, labels).backward()
+@pytest.mark.parametrize('tasks', [EIGHT, MANY])
+def test_reads_nothing_back_from_the_device(tasks, metric_loss):
+    output, labels = random_step(tasks)
+    with Watch() as seen: PortraitLoss(tasks, metric_loss, 'uncertainty')(output, labels).backward()
     assert not seen.ops & {'_local_scalar_dense', 'nonzero', 'equal', 'masked_select'}
 
 

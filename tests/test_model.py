@@ -1,10 +1,15 @@
 import math
 import copy
+from types import SimpleNamespace
 import pytest, timm, torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
 from portrait_nb import model as M
-from portrait_nb.model import BNNeck, PortraitNet
+from portrait_nb.learner import load_portrait_model, save_portrait_model
+from portrait_nb.losses import PortraitLoss
+from portrait_nb.model import BNNeck, PortraitNet, of_one_kind, side_by_side
 from portrait_nb.tasks import PORTRAIT, Task, Tasks, feature_split
 
 TASKS = PORTRAIT.with_identities([f'p{i}' for i in range(11)])
@@ -281,3 +286,194 @@ def test_embed_refuses_what_nobody_normalised(net):
              (torch.randn(3, 64, 32), r'\(3, 64, 32\)'), (torch.randn(2, 1, 64, 32), 'embed takes normalised')]
     for x, words in wrong:
         with pytest.raises(ValueError, match=words): net.embed(x)
+
+
+# --- many necks at once
+
+def forty_tasks():
+    "Eight aspects; twenty sub-tasks of two labels, nine of three, eight multi-label ones, and three of other kinds"
+    kinds = [dict(labels=list('ab'))]*20 + [dict(labels=list('abc'))]*9 + [dict(labels=list('abcd'), multilabel=True)]*8
+    kinds += [dict(labels=list('abcde'))]*2
+    tasks = [Task(f'sub-task {i}', f'aspect {i%8}', **o) for i, o in enumerate(kinds)]
+    who = Task('identity', 'aspect 0', [f'p{i}' for i in range(11)], is_identity=True)
+    return Tasks([*tasks[:7], who, *tasks[7:]])
+
+
+FORTY = forty_tasks()
+
+
+def forty_net(**kwargs):
+    torch.manual_seed(0)
+    net = PortraitNet(FORTY, 'mobilenetv3_small_100', pretrained=False, size=(64, 32), **kwargs)
+    with torch.no_grad():
+        for neck in net.necks:
+            neck.bn.weight.uniform_(.5, 2)
+            neck.classifier.weight.normal_()
+    return net
+
+
+def one_by_one(net):
+    "The same network, each neck for itself"
+    net = copy.deepcopy(net)
+    net.groups = []
+    return net
+
+
+def same(a, b, share=1e-6):
+    "Are they as near as float32 allows, measured by the largest number?"
+    return a.shape == b.shape and (a-b).abs().max() <= share*b.abs().max()
+
+
+def pulled(net, pooled, weights):
+    "What the heads answer, and the gradients at the vector and at the parameters"
+    pooled = pooled.clone().requires_grad_()
+    out = net.heads(pooled)
+    sum((weights[k]*v).sum() for k, v in out['logits'].items()).backward()
+    return out, [pooled.grad, *(p.grad for p in net.necks.parameters() if p.requires_grad)]
+
+
+@pytest.mark.parametrize('bias', ['attributes', 'none', 'all'])
+@pytest.mark.parametrize('split', ['fss', 'fss-even', 'shared'])
+def test_at_once_and_one_by_one_agree(split, bias):
+    net = forty_net(split=split, bias=bias)
+    alone = one_by_one(net)
+    assert [len(o) for o in net.groups] == [20, 9, 8]
+    digits = 3e-6 if split == 'shared' else 1e-6 # there a logit is the sum of 1024 products
+    g = torch.Generator().manual_seed(1)
+    weights = {t.name: torch.randn(12, t.n_labels, generator=g)/12 for t in FORTY}
+    for training in (True, True, False):
+        pooled = torch.rand(12, net.n_features, generator=g)
+        for o in (net, alone): o.train(training).zero_grad()
+        (out, grads), (want, wanted) = pulled(net, pooled, weights), pulled(alone, pooled, weights)
+        assert list(out['logits']) == list(out['features']) == FORTY.names
+        for t in FORTY.names:
+            assert torch.equal(out['features'][t], want['features'][t])
+            assert same(out['logits'][t], want['logits'][t], digits)
+        assert all(same(*o, 5e-6) for o in zip(grads, wanted, strict=True))
+        for a, b in zip(net.buffers(), alone.buffers(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert net.necks[0].bn.num_batches_tracked == 2
+
+
+def test_in_float64_they_agree_to_twelve_digits():
+    net = forty_net().double()
+    alone, pooled = one_by_one(net), torch.rand(9, net.n_features, dtype=torch.float64)
+    weights = {t.name: torch.ones(t.n_labels, dtype=torch.float64) for t in FORTY}
+    (out, grads), (want, wanted) = pulled(net, pooled, weights), pulled(alone, pooled, weights)
+    for t in FORTY.names: torch.testing.assert_close(out['logits'][t], want['logits'][t], rtol=1e-12, atol=1e-12)
+    for a, b in zip(grads, wanted, strict=True): torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_the_papers_sub_tasks_go_one_by_one(net):
+    assert net.groups == [] and of_one_kind([2]*7+[3]*7) == []
+    assert of_one_kind([2, 3]*8) == [[*range(0, 16, 2)], [*range(1, 16, 2)]]
+
+
+def test_the_weights_start_as_if_there_were_no_groups():
+    "One body, then the necks in the order of the sub-tasks: a seed means what it meant"
+    torch.manual_seed(3)
+    net = PortraitNet(FORTY, 'mobilenetv3_small_100', pretrained=False, size=(64, 32))
+    torch.manual_seed(3)
+    body = timm.create_model('mobilenetv3_small_100', pretrained=False, num_classes=0)
+    necks = nn.ModuleList(BNNeck(len(s.dims), t.n_labels, t.multilabel, not t.is_identity)
+                          for s, t in zip(net.slices, FORTY))
+    want = nn.ModuleDict(dict(body=body, necks=necks)).state_dict()
+    have = net.state_dict()
+    assert list(have) == list(want) and all(torch.equal(have[k], want[k]) for k in want)
+
+
+def test_a_model_saved_one_by_one_answers_the_same(tmp_path):
+    "The names in a file are those of single necks"
+    net = one_by_one(forty_net())
+    net.criterion = PortraitLoss(FORTY, None, 'uncertainty')
+    with torch.no_grad(): [net.train()(torch.randn(8, 3, 64, 32)) for _ in range(3)]
+    learn = SimpleNamespace(model=net, lr=1e-3, wd=0., dls=SimpleNamespace(loaders=[SimpleNamespace(bs=4)]))
+    again, x = load_portrait_model(save_portrait_model(learn, tmp_path/'m')), torch.randn(3, 3, 64, 32)
+    assert len(again.groups) == 3
+    with torch.no_grad(): out, want = again(x)['logits'], net.eval()(x)['logits']
+    for k, v in want.items(): torch.testing.assert_close(out[k], v, rtol=1e-5, atol=1e-5)
+
+
+class Calls(TorchFunctionMode):
+    "Counts the normalisations"
+    n = 0
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.n += func is F.batch_norm
+        return func(*args, **(kwargs or {}))
+
+
+def normalisations(net):
+    with Calls() as calls: net.heads(torch.rand(4, net.n_features))
+    return calls.n
+
+
+CHANGES = dict(frozen=lambda o: o.bn.eval(), momentum=lambda o: setattr(o.bn, 'momentum', .3),
+               cumulative=lambda o: setattr(o.bn, 'momentum', None), eps=lambda o: setattr(o.bn, 'eps', .1),
+               layer=lambda o: setattr(o, 'classifier', nn.Sequential(o.classifier)),
+               hook=lambda o: o.bn.register_forward_hook(lambda *a: None))
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_a_neck_that_is_changed_takes_its_kind_out(change):
+    net = forty_net()
+    assert normalisations(net) == 3+3
+    CHANGES[change](net.neck('sub-task 2'))
+    assert normalisations(net) == 20+2+3
+    alone, pooled = one_by_one(net), torch.rand(6, net.n_features)
+    out, want = net.heads(pooled)['logits'], alone.heads(pooled)['logits']
+    assert all(same(out[k], want[k]) for k in FORTY.names)
+
+
+def test_hooks_see_every_neck():
+    net, called = forty_net(), []
+    for name, o in net.named_modules():
+        if isinstance(o, BNNeck): o.register_forward_hook(lambda *a, name=name: called.append(name))
+    net(torch.randn(2, 3, 64, 32))
+    assert called == [f'necks.{i}' for i in range(40)]
+
+
+def test_forty_over_all_processes_go_one_by_one():
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(forty_net())
+    assert not any(M._alike([net.necks[i] for i in o]) for o in net.groups)
+
+
+def test_forty_within_the_batch_norm_of_all_processes(monkeypatch):
+    "On a CPU the necks stay at once, and one process alone has the numbers that it has without"
+    distributed = pytest.importorskip('portrait_nb.distributed')
+    monkeypatch.setattr(distributed.dist, 'all_reduce', lambda x: None)
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    net = forty_net()
+    alone, pooled = copy.deepcopy(net), torch.rand(6, net.n_features)
+    with distributed.GlobalBatchNorm(): out = net.heads(pooled)['logits']
+    want = alone.heads(pooled)['logits']
+    assert all(same(out[k], want[k], 1e-5) for k in FORTY.names)
+    for a, b in zip(net.buffers(), alone.buffers()): torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_forty_compile_as_one_graph(training):
+    net = forty_net().train(training)
+    plain, x = copy.deepcopy(net), torch.randn(4, 3, 64, 32)
+    torch.compiler.reset()
+    fast = torch.compile(net, backend='eager', fullgraph=True)(x)['logits']
+    for k, v in plain(x)['logits'].items(): torch.testing.assert_close(fast[k], v)
+    for a, b in zip(net.buffers(), plain.buffers()): torch.testing.assert_close(a, b)
+
+
+def test_forty_in_half_precision_and_in_batches_of_one():
+    net = forty_net()
+    pooled = torch.rand(8, net.n_features)
+    with torch.autocast('cpu', torch.bfloat16): out = net.heads(pooled.bfloat16())
+    want = one_by_one(net).heads(pooled.bfloat16().float())
+    for k in FORTY.names:
+        assert out['features'][k].dtype == torch.float32
+        torch.testing.assert_close(out['logits'][k].float(), want['logits'][k], rtol=.05, atol=.3)
+    with pytest.raises(ValueError, match='more than 1 value per channel'): net.heads(pooled[:1])
+    assert net.eval().heads(pooled[:1])['logits']['identity'].shape == (1, 11)
+
+
+def test_side_by_side():
+    xs = [torch.randn(n, 3) for n in (2, 5, 4)]
+    wide = side_by_side(xs)
+    assert wide.shape == (3, 5, 3)
+    for row, x in zip(wide, xs): assert torch.equal(row[:len(x)], x) and not row[len(x):].any()
