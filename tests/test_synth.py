@@ -89,14 +89,14 @@ def test_workers_change_nothing(tiny, tmp_path):
 
 
 def test_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
-    save, n = synth._save, [0]
+    save, n = synth.save_whole, [0]
     def tired(path, data):
         n[0] += 1
         if n[0] == 120: path.with_name(f'.{path.name}.part').write_bytes(data[:50]); raise KeyboardInterrupt
         save(path, data)
-    monkeypatch.setattr(synth, '_save', tired)
+    monkeypatch.setattr(synth, 'save_whole', tired)
     with pytest.raises(KeyboardInterrupt): make_portraits(tmp_path/'x', 'tiny', n_workers=0)
-    monkeypatch.setattr(synth, '_save', save)
+    monkeypatch.setattr(synth, 'save_whole', save)
     assert 100<len(list((tmp_path/'x').rglob('*.jpg')))<120 and not (tmp_path/'x'/'annotations.csv').exists()
     drawn, play = [], synth.play
     monkeypatch.setattr(synth, 'play', lambda *args: (drawn.append(1), play(*args))[1])
