@@ -8,7 +8,7 @@ __all__ = ['WIDTH_OF_HEIGHT', 'PARSING', 'N_POINTS', 'POINTS_68', 'PALETTE', 'CE
            'coloured_parsing', 'off_border', 'luminance', 'lip_height', 'nose_size', 'brow_bend', 'eye_opening',
            'jaw_width', 'face_attributes']
 
-# %% ../../nbs/faces/010_drawn.ipynb #ebb6b7bc
+# %% ../../nbs/faces/010_drawn.ipynb #a74a67fc
 import numpy as np
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ from ..draw.hair import draw_hair_behind
 from ..draw.hats import Hat, draw_head
 from ..draw.busts import Bust, draw_bust
 
-# %% ../../nbs/faces/010_drawn.ipynb #a3eaf5b1
+# %% ../../nbs/faces/010_drawn.ipynb #e5c79ba2
 @dataclass(frozen=True)
 class Sitting:
     "One picture of a face; lengths in heights of the picture"
@@ -57,7 +57,7 @@ def _tuples(d):
     "Colours are lists in json"
     return {k: tuple(o) if isinstance(o, list) else o for k,o in d.items()}
 
-# %% ../../nbs/faces/010_drawn.ipynb #5a12e4ea
+# %% ../../nbs/faces/010_drawn.ipynb #1cc386ae
 WIDTH_OF_HEIGHT = 178/218 # of CelebA's aligned pictures
 _EYES = (88/178, 111/218) # the middle between the eyes, in widths and heights
 _HEAD = 120/218           # the height of a head, in heights
@@ -70,7 +70,7 @@ def _aim(canvas, head, s, height):
     canvas.scale(_HEAD*s.zoom*height, _HEAD*s.zoom*height)
     canvas.translate(-middle, -head.eye_y)
 
-# %% ../../nbs/faces/010_drawn.ipynb #5cf8dc3b
+# %% ../../nbs/faces/010_drawn.ipynb #3dba5d74
 PARSING = ('background', 'skin', 'l_brow', 'r_brow', 'l_eye', 'r_eye', 'eye_g', 'l_ear', 'r_ear', 'ear_r',
            'nose', 'mouth', 'u_lip', 'l_lip', 'neck', 'neck_l', 'cloth', 'hair', 'hat')
 _NUMBERS = {name: i for i,name in enumerate(PARSING) if i}
@@ -91,7 +91,7 @@ def flip_parsing(
     "The mask of the mirrored picture: left and right change their names too"
     return _MIRRORED[parsing[...,::-1]]
 
-# %% ../../nbs/faces/010_drawn.ipynb #80db7058
+# %% ../../nbs/faces/010_drawn.ipynb #60698ee3
 N_POINTS = 98
 _MIRROR_PAIRS = (*((i, 32-i) for i in range(16)), *((33+i, 46-i) for i in range(5)), *((38+i, 50-i) for i in range(4)),
                  (55,59), (56,58), *((60+i, 72-i) for i in range(5)), *((65+i, 75-i) for i in range(3)),
@@ -123,7 +123,7 @@ def _landmarks(marks):
     return np.concatenate([of('contour', 33), *brows, of('nose', 9), near[1][:8], far[1][:8], of('mouth', 20),
                            near[1][8:], far[1][8:]])
 
-# %% ../../nbs/faces/010_drawn.ipynb #5be133fc
+# %% ../../nbs/faces/010_drawn.ipynb #146a20df
 @lru_cache(64)
 def _backdrop(place):
     "Place number `place`, out of focus"
@@ -167,7 +167,7 @@ def draw_sitting(
     if s.mirror: pixels,labels,points = pixels[:,::-1],flip_parsing(labels),flip_points(points, width)
     return DrawnFace(_sensor(pixels, s), labels.copy(), points)
 
-# %% ../../nbs/faces/010_drawn.ipynb #1ba9a793
+# %% ../../nbs/faces/010_drawn.ipynb #b1395cf4
 PALETTE = np.array([(20,22,26), (236,178,140), (150,92,40), (186,124,60), (40,110,200), (90,170,240), (30,30,30),
                     (200,120,90), (220,150,120), (250,210,60), (214,140,110), (120,20,40), (205,70,80), (230,110,110),
                     (180,130,110), (255,240,120), (90,140,110), (90,60,110), (60,150,150)], np.uint8) # a colour for each class
@@ -184,7 +184,7 @@ def coloured_parsing(
         if 0<=x<w and 0<=y<h: picture[y,x] = 255
     return picture
 
-# %% ../../nbs/faces/010_drawn.ipynb #5eb19cd0
+# %% ../../nbs/faces/010_drawn.ipynb #7ea4b412
 _LIPS = ('mouth', 'u_lip', 'l_lip')
 _JAW = ('skin', 'l_brow', 'r_brow', 'l_eye', 'r_eye', 'nose', *_LIPS)
 _BORDERS = ( # points, the classes on whose border they lie, the classes that may be drawn over it
@@ -212,7 +212,7 @@ def off_border(
             (covered if is_covered else off).append(i)
     return off,covered
 
-# %% ../../nbs/faces/010_drawn.ipynb #f8c2bfeb
+# %% ../../nbs/faces/010_drawn.ipynb #9f1e7064
 CELEBA = ('5_o_Clock_Shadow', 'Arched_Eyebrows', 'Attractive', 'Bags_Under_Eyes', 'Bald', 'Bangs', 'Big_Lips', 'Big_Nose',
           'Black_Hair', 'Blond_Hair', 'Blurry', 'Brown_Hair', 'Bushy_Eyebrows', 'Chubby', 'Double_Chin', 'Eyeglasses',
           'Goatee', 'Gray_Hair', 'Heavy_Makeup', 'High_Cheekbones', 'Male', 'Mouth_Slightly_Open', 'Mustache',
@@ -222,7 +222,7 @@ CELEBA = ('5_o_Clock_Shadow', 'Arched_Eyebrows', 'Attractive', 'Bags_Under_Eyes'
 NOT_DRAWN = 'Attractive'
 FACE_TASKS = Tasks([Task(o, 'appearance', ['no','yes']) for o in CELEBA if o!=NOT_DRAWN])
 
-# %% ../../nbs/faces/010_drawn.ipynb #e9f0e03e
+# %% ../../nbs/faces/010_drawn.ipynb #3f9ac8d8
 BAND = .05 # no label this near a threshold, as a share of it
 
 def luminance(rgb:tuple)->float: # of a colour 0..1
@@ -261,7 +261,7 @@ def _measured(s, name):
     off = measure(s)-threshold
     return '' if abs(off)<=BAND*threshold else ('no','yes')[(off>0)==larger]
 
-# %% ../../nbs/faces/010_drawn.ipynb #3eae3758
+# %% ../../nbs/faces/010_drawn.ipynb #6f153081
 HAIR_COLOURS = dict( # name -> colour, and what CelebA calls it; two names: one of them, nobody can say which
     black=((.09,.08,.09), 'Black_Hair'), espresso=((.19,.12,.09), 'Black_Hair|Brown_Hair'), brown=((.33,.20,.12), 'Brown_Hair'),
     chestnut=((.46,.26,.15), 'Brown_Hair'), dark_blond=((.62,.47,.27), 'Brown_Hair|Blond_Hair'),
@@ -296,7 +296,7 @@ def _flags(s):
             'Wearing_Hat': s.hat is not None, 'Wearing_Necklace': s.bust.necklace!='none',
             'Wearing_Necktie': s.bust.necktie is not None, 'Young': f.age in ('child','teenager','young adult')}
 
-# %% ../../nbs/faces/010_drawn.ipynb #62eaeb03
+# %% ../../nbs/faces/010_drawn.ipynb #280935a5
 _LEAST = .0004 # share of the picture that a part must fill to be seen: three pixels at 96 by 78
 
 def _hidden(s, parsing):

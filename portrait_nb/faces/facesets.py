@@ -7,7 +7,7 @@ __all__ = ['RATES', 'TIES', 'REAL_TIES', 'FACE_PRESETS', 'PARTS', 'FACE_VERSION'
            'leaning', 'deal_faces', 'sit', 'FacePreset', 'face_plan', 'parsing_path', 'write_faces', 'drawn_faces',
            'drawn_points', 'drawn_parsing', 'drawn_sittings', 'make_faces', 'face_sheet', 'set_shares', 'set_tie']
 
-# %% ../../nbs/faces/020_facesets.ipynb #72c89c2a
+# %% ../../nbs/faces/020_facesets.ipynb #433be79a
 import io, json, os, sys
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from ..draw.busts import random_bust
 from .drawn import (CELEBA, FACE_TASKS, HAIR_COLOURS, N_POINTS, PALETTE, Sitting, coloured_parsing,
                                      draw_sitting, eye_opening, face_attributes, luminance)
 
-# %% ../../nbs/faces/020_facesets.ipynb #5a68647c
+# %% ../../nbs/faces/020_facesets.ipynb #e2b36616
 RATES = { # share of 'yes' in CelebA
     '5_o_Clock_Shadow':.11, 'Arched_Eyebrows':.27, 'Bags_Under_Eyes':.20, 'Bald':.02, 'Bangs':.15, 'Big_Lips':.24,
     'Big_Nose':.23, 'Black_Hair':.24, 'Blond_Hair':.15, 'Blurry':.05, 'Brown_Hair':.21, 'Bushy_Eyebrows':.14,
@@ -37,7 +37,7 @@ RATES = { # share of 'yes' in CelebA
     'Smiling':.48, 'Straight_Hair':.21, 'Wavy_Hair':.32, 'Wearing_Earrings':.19, 'Wearing_Hat':.05,
     'Wearing_Lipstick':.47, 'Wearing_Necklace':.12, 'Wearing_Necktie':.07, 'Young':.77}
 
-# %% ../../nbs/faces/020_facesets.ipynb #d3704cf4
+# %% ../../nbs/faces/020_facesets.ipynb #58643b9e
 def leaning(
     share:float, # of the attribute to deal
     *parents     # (answers (n,) 0/1, their share, correlation with the new one) each
@@ -47,7 +47,7 @@ def leaning(
     off = sum(r*spread*(np.asarray(a, float)-p)/(p*(1-p))**.5 for a,p,r in parents)
     return np.clip(share+off, 0, 1)
 
-# %% ../../nbs/faces/020_facesets.ipynb #412ae4c3
+# %% ../../nbs/faces/020_facesets.ipynb #ed23f1d0
 TIES = { # attribute -> its parents and the correlations with them
     'Wearing_Lipstick': {'Male':-.80}, 'Heavy_Makeup': {'Wearing_Lipstick':.81},
     'High_Cheekbones': {'Smiling':.67}, 'Mouth_Slightly_Open': {'Smiling':.53}, 'Double_Chin': {'Chubby':.55},
@@ -60,7 +60,7 @@ REAL_TIES = {('Wearing_Lipstick','Heavy_Makeup'):.81, ('Wearing_Lipstick','Male'
              ('Heavy_Makeup','Male'):-.67, ('Double_Chin','Chubby'):.55, ('Smiling','Mouth_Slightly_Open'):.53,
              ('No_Beard','Goatee'):-.56, ('No_Beard','Sideburns'):-.55, ('No_Beard','5_o_Clock_Shadow'):-.53} # of CelebA
 
-# %% ../../nbs/faces/020_facesets.ipynb #748b58a0
+# %% ../../nbs/faces/020_facesets.ipynb #a82bbc89
 _OF_PERSON = ('Male', 'Young', 'Gray_Hair', 'Bangs', 'Receding_Hairline', 'Bald', 'Straight_Hair', 'Wavy_Hair', 'Chubby',
               'Double_Chin', 'Arched_Eyebrows', 'Bushy_Eyebrows', 'Bags_Under_Eyes', 'Big_Lips', 'Big_Nose', 'Oval_Face',
               'Pale_Skin', 'Pointy_Nose', 'Narrow_Eyes')
@@ -89,7 +89,7 @@ def _deal(rng, names, dealt, n, correlated):
         chance = leaning(share, *((dealt[p], RATES[p], r) for p,r in parents))
         dealt[o] = (rng.random(n)<chance) & ~dealt.get(_NOT_WITH.get(o), np.zeros(n, bool))
 
-# %% ../../nbs/faces/020_facesets.ipynb #0e02b0c9
+# %% ../../nbs/faces/020_facesets.ipynb #25863244
 def deal_faces(
     n_people:int,
     n_pictures:int,         # of each person
@@ -118,7 +118,7 @@ def deal_faces(
     df['view'] = _pick(rng, {'front':.6, 'half side':.3, 'side':.1}, n)
     return df
 
-# %% ../../nbs/faces/020_facesets.ipynb #7a884a63
+# %% ../../nbs/faces/020_facesets.ipynb #3c680cc9
 def _side(rng, yes, low, threshold, high):
     "A number above the threshold if `yes`, below it if not"
     return float(rng.uniform(threshold, high) if yes else rng.uniform(low, threshold))
@@ -171,7 +171,7 @@ def _person(w, seed, correlated):
                    brow_colour=shade(mix(colour, (.12,.09,.08), .45), -.1), beard=w['beard'], sideburns=bool(w['sideburns']),
                    glasses='none', earrings='none', makeup=0., freckles=False, mole=None, **measures)
 
-# %% ../../nbs/faces/020_facesets.ipynb #b7384f50
+# %% ../../nbs/faces/020_facesets.ipynb #4bf52473
 _OTHER_MOODS = dict(neutral=.55, sadness=.12, anger=.12, surprise=.10, disgust=.05, fear=.06)
 _MOST = .6 # of an expression
 
@@ -224,7 +224,7 @@ def sit(
                    float(rng.normal(0,2.5)), float(rng.normal(0,.006)), float(rng.normal(0,.006)), float(rng.normal(1,.02)),
                    blur, bool(rng.random()<.5), int(rng.integers(2**17)))
 
-# %% ../../nbs/faces/020_facesets.ipynb #3cce453d
+# %% ../../nbs/faces/020_facesets.ipynb #27084aac
 @dataclass(frozen=True)
 class FacePreset:
     "How much to draw"
@@ -253,7 +253,7 @@ def face_plan(
     df.insert(2, 'identity', who)
     return df
 
-# %% ../../nbs/faces/020_facesets.ipynb #3d922b40
+# %% ../../nbs/faces/020_facesets.ipynb #c5fd51c2
 def parsing_path(
     image:str # a path below `pictures`, as in the table
 )->str: # the path of its mask
@@ -295,7 +295,7 @@ def _worker():
         sys.stdout.write(f'{image}\n')
         sys.stdout.flush()
 
-# %% ../../nbs/faces/020_facesets.ipynb #0ef16e23
+# %% ../../nbs/faces/020_facesets.ipynb #ff881d44
 FACE_VERSION = 1 # of the drawings: another one draws other pixels
 FACE_CLAIM,FACES_FILE,POINTS_FILE = 'faces.json', 'faces.jsonl', 'points.npy'
 
@@ -332,7 +332,7 @@ def _gather(root, plan):
     save_whole(root/TABLE_FILE, df[df['part']!='val'].drop(columns='part').to_csv(index=False).encode())
     save_whole(root/'validation.csv', df[df['part']!='test'].drop(columns='part').to_csv(index=False).encode())
 
-# %% ../../nbs/faces/020_facesets.ipynb #18ced76c
+# %% ../../nbs/faces/020_facesets.ipynb #d85c265f
 def drawn_faces(
     root,             # folder that `make_faces` wrote
     test:str='test'   # whose people are query and gallery: 'test', or 'val' while choosing settings
@@ -384,7 +384,7 @@ def make_faces(
         _gather(root, plan)
     return drawn_faces(root)[0]
 
-# %% ../../nbs/faces/020_facesets.ipynb #d0a9ea7e
+# %% ../../nbs/faces/020_facesets.ipynb #9b414c92
 _SHEET_COLUMNS = 3 # faces side by side
 
 def _words(labels):
@@ -400,26 +400,33 @@ def _lines(words, width=34):
         lines[-1] += (', ' if lines[-1] else '')+o
     return lines
 
-def face_sheet(
-    root,      # folder that `make_faces` wrote
-    images     # paths as in the table
-):
-    "Pictures, masks with landmarks, and attributes on one page"
-    table = drawn_faces(root)[0].set_index('image')
-    rows = -(-len(images)//_SHEET_COLUMNS)
-    fig,axs = chart(rows, 3*_SHEET_COLUMNS, width=11.5, height=2.1*rows, squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for i,(image,points) in enumerate(zip(images, drawn_points(root, images))):
-        picture,mask,text = axs[i//_SHEET_COLUMNS, 3*(i%_SHEET_COLUMNS):][:3]
-        with Image.open(Path(root)/image) as o: picture.imshow(np.array(o))
-        mask.imshow(PALETTE[drawn_parsing(root, image)])
-        mask.scatter(*points.T, s=1, c='white', linewidths=0)
-        yes,unknown = map(_lines, _words(table.loc[image]))
-        for k,(line,colour) in enumerate([(o,'.0') for o in yes]+[(o,'.6') for o in unknown if o]):
-            text.text(0, 1-.085*k, line, fontsize=5.5, color=colour, va='top', transform=text.transAxes)
-    return fig
+def _panels(axs, picture, mask, points, labels):
+    "Picture, mask with landmarks, and attributes of one face"
+    axs[0].imshow(picture)
+    axs[1].imshow(PALETTE[mask])
+    axs[1].scatter(*points.T, s=1.6, c='white', linewidths=0)
+    yes,unknown = map(_lines, _words(labels))
+    for k,(line,colour) in enumerate([(o,'.0') for o in yes]+[(o,'.6') for o in unknown]):
+        axs[2].text(0, 1-.085*k, line, fontsize=5.5, color=colour, va='top', transform=axs[2].transAxes)
 
-# %% ../../nbs/faces/020_facesets.ipynb #502f1fbd
+def face_sheet(
+    root,           # folder that `make_faces` wrote
+    images,         # paths as in the table
+    height:int=218, # in pixels, at which they are drawn again
+    caption:str=''  # a line below
+):
+    "Show pictures, masks with landmarks, and attributes on one page"
+    sittings,n = {o: s for o,_,s in drawn_sittings(root)},_SHEET_COLUMNS
+    rows = -(-len(images)//n)
+    size = dict(figsize=(11.5,1.75*rows), squeeze=False, gridspec_kw=dict(width_ratios=[1,1,1.55]*n, wspace=.04, hspace=.06))
+    with chart(rows, 3*n, caption=caption, **size) as (_,axs):
+        for ax in axs.flat: ax.set_axis_off()
+        for i,s in enumerate(sittings[o] for o in images):
+            face = draw_sitting(s, height)
+            panels = axs[i//n, 3*(i%n):3*(i%n)+3]
+            _panels(panels, face.picture, face.parsing, face.points, face_attributes(s, face.parsing))
+
+# %% ../../nbs/faces/020_facesets.ipynb #d574fe29
 def set_shares(
     root # folder that `make_faces` wrote
 )->pd.DataFrame: # by attribute: share of 'yes' among the labels, and share of pictures without one
