@@ -298,7 +298,9 @@ class Parts:
 
     def ink(self, number:int): # a skia.Paint
         "Flat paint without soft edges in the colour `number`"
-        if number not in self._inks: self._inks[number] = skia.Paint(AntiAlias=False, Color=skia.ColorSetRGB(number, number, number))
+        if number not in self._inks:
+            colour = skia.ColorSetRGB(number, number, number)
+            self._inks[number] = skia.Paint(AntiAlias=False, Color=colour)
         return self._inks[number]
 
     def _flat(self, paint):
@@ -359,7 +361,8 @@ def region(canvas,   # a canvas; only `Parts` takes notice
            path      # a skia.Path
           ):
     "The part `name` fills `path`, whatever is painted there"
-    if isinstance(canvas, Parts): canvas.labels.drawPath(path, canvas.ink(canvas.numbers[name]))
+    if not isinstance(canvas, Parts) or name not in canvas.numbers: return
+    canvas.labels.drawPath(path, canvas.ink(canvas.numbers[name]))
 
 def mark(canvas,   # a canvas; only `Parts` takes notice
          name:str, # of these points

@@ -99,7 +99,8 @@ def _cover(neck, depth, pointed):
     x,h = neck.x,neck.half
     (lx,y),(rx,_),(bx,_) = (x-h-.05,.115),(x+h+.05,.115),neck.at(0, depth)
     path = shape((lx,y),
-        (x-.62,.20, x-.84,.36), (x-.92,.5), (x-.92,1.4), (x+.92,1.4), (x+.92,.5), (x+.84,.36), (x+.62,.20, rx,y), close=False)
+        (x-.62,.20, x-.84,.36), (x-.92,.5), (x-.92,1.4),
+        (x+.92,1.4), (x+.92,.5), (x+.84,.36), (x+.62,.20, rx,y), close=False)
     if pointed: path.lineTo(bx, depth)
     else:
         path.cubicTo(rx-.04,depth, bx+.10,depth, bx,depth)

@@ -384,7 +384,8 @@ def _draw_double_chin(head):
     "A fold that stands out below the jaw"
     x,y = {'half side':.09*head.breadth, 'side':.12}.get(head.view, 0), head.drop
     w = head.half*{'half side':.55, 'side':.42}.get(head.view, .66)*(.8+.2*head.face.double_chin)
-    fold = shape((x-w,y-.10), (x-w*.95,y+.09*head.face.double_chin+.02, x+w*.95,y+.09*head.face.double_chin+.02, x+w,y-.10))
+    low = y+.02+.09*head.face.double_chin
+    fold = shape((x-w,y-.10), (x-w*.95,low, x+w*.95,low, x+w,y-.10))
     with part(head.canvas, 'neck'): head.draw(fold, shade(head.skin,-.10))
     head.draw(fold, shade(head.skin,-.5), alpha=.6, stroke=.016)
 
@@ -471,7 +472,8 @@ def _draw_eyeball(head, name, narrow, up, low):
     head.draw(lens, (.98,.975,.96))
     ahead = {'side':.22, 'half side':.10}.get(head.view, 0)
     x,y,r = ahead/max(.5,narrow), -.10+.35*m.gaze, .50*(.55+.45*m.pupil)
-    mark(canvas, f'{name} eye', np.concatenate([bezier(.06+.88*_QUARTERS, *upper), bezier(_QUARTERS[1:-1], *lower), [(x,y+.05)]]))
+    lids = bezier(.06+.88*_QUARTERS, *upper), bezier(_QUARTERS[1:-1], *lower)
+    mark(canvas, f'{name} eye', np.concatenate([*lids, [(x,y+.05)]]))
     canvas.save()
     canvas.clipPath(lens, doAntiAlias=True)
     head.draw_circle(x, y, r, shade(f.iris,-.35))
@@ -516,7 +518,8 @@ def draw_brows(self:Head):
         lower = (x_out,y_out), (x_mid,y_mid+thick*.55), (x_in,y_in+thick*.5)
         band = shape(upper[0], upper[1]+upper[2], lower[1]+lower[2])
         with part(self.canvas, f'{SIDES[side]}_brow'): self.draw(band, f.brow_colour)
-        mark(self.canvas, f'{SIDES[side]} brow', np.concatenate([bezier(_BROW, *upper), bezier(1-_BROW[-2::-1], *lower)]))
+        edges = bezier(_BROW, *upper), bezier(1-_BROW[-2::-1], *lower)
+        mark(self.canvas, f'{SIDES[side]} brow', np.concatenate(edges))
 
 # %% ../../nbs/draw/040_heads.ipynb #19e62f40
 def _nose_front(head, x):
@@ -690,7 +693,9 @@ def _draw_cheekbone(head, u):
     x,y,narrow = head.at(u*1.05, head.eye_y+.105)
     w = .105*max(.45,narrow)
     head.draw_oval(x-w, y-.030, x+w, y+.022, shade(head.skin,.65), alpha=.60*strength, blur=.012)
-    hollow = shape((x+side*w*1.1,y+.045), (x+side*w*.2,y+.075, x-side*w*.9,y+.135), (x+side*w*.3,y+.17, x+side*w*1.1,y+.045))
+    hollow = shape((x+side*w*1.1,y+.045),
+        (x+side*w*.2,y+.075, x-side*w*.9,y+.135),
+        (x+side*w*.3,y+.17, x+side*w*1.1,y+.045))
     head.draw(hollow, shade(head.skin,-.55), alpha=.45*strength, blur=.010)
 
 def _freckles(head):
@@ -798,7 +803,7 @@ def draw_moustache(self:Head):
         (x-w*.6,y-t*1.1, x,y-t*.8))
     self.draw(area, _beard_colour(f))
 
-# %% ../../nbs/draw/040_heads.ipynb #03479295
+# %% ../../nbs/draw/040_heads.ipynb #5b0204fe
 @patch
 def draw_sideburns(self:Head):
     "A patch of hair before every ear in view"
@@ -811,6 +816,7 @@ def draw_sideburns(self:Head):
         self.draw(shape(*(self.at(u,v)[:2] for u,v in corners)), _beard_colour(self.face))
     self.canvas.restore()
 
+# %% ../../nbs/draw/040_heads.ipynb #03479295
 @patch
 def draw_features(self:Head):
     "Everything that shows only where there is a face, but for the brows"
