@@ -8,6 +8,7 @@ root = Path(__file__).resolve().parent
 ini = ConfigParser(delimiters=['='])
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
+extras = ('dev','bench','distributed','faces','faces_referee')
 git,docs = cfg['git_url'],cfg['doc_host']+cfg['doc_baseurl']
 raw = f"{git.replace('github.com', 'raw.githubusercontent.com')}/{cfg['branch']}"
 
@@ -30,6 +31,6 @@ setup(
                  'Topic :: Scientific/Engineering :: Image Recognition'],
     packages=find_packages(root, include=['portrait_nb*']), python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev','bench','distributed')},
+    extras_require={k.replace('_','-'): cfg[f'{k}_requirements'].split() for k in extras},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['portrait_nb=portrait_nb._modidx:d']},
     zip_safe=False)

@@ -136,7 +136,7 @@ class Portraits:
         self.groups = words(df['group']).to_numpy() if 'group' in df else np.full(len(df), '')
 
     def __len__(self): return len(self.paths)
-    def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i
+    def __getitem__(self, i): return read_portrait(self.paths[i], self.size),i # ((3, height, width) uint8, the row)
 
 # %% ../nbs/data/110_data.ipynb #07c21846
 MEAN,STD = [255*torch.tensor(o)[:,None,None] for o in ([.485,.456,.406], [.229,.224,.225])] # of ImageNet, for bytes
@@ -160,8 +160,12 @@ def denormalise(x:Tensor  # (..., 3, H, W) float
 class Normalise(Transform):
     "`normalise` as a step of a fastai loader"
     order = 10
-    def encodes(self, x:torch.Tensor): return normalise(x)
-    def decodes(self, x:torch.Tensor): return denormalise(x)
+    def encodes(self, x:torch.Tensor): # (B, 3, H, W) uint8 -> the same shape, float32
+        "`normalise` a batch"
+        return normalise(x)
+    def decodes(self, x:torch.Tensor): # (B, 3, H, W) float -> the same shape, uint8
+        "`denormalise` a batch"
+        return denormalise(x)
 
 # %% ../nbs/data/110_data.ipynb #b4585b57
 def crop_flip_erase(x:Tensor,     # (B, C, H, W)
@@ -210,7 +214,8 @@ class Augment(Transform):
         return torch.cat([corner, mirrored, box], 1).long()
 
     @torch.no_grad()
-    def encodes(self, x:torch.Tensor):
+    def encodes(self, x:torch.Tensor): # (B, 3, H, W) float32, normalised -> the same shape
+        "Crop, mirror and erase each portrait of a batch by numbers of its own"
         drawn = self.draw(x.shape)
         if x.is_cuda: drawn = drawn.pin_memory()
         return crop_flip_erase(x, drawn.to(x.device, non_blocking=True))
@@ -317,22 +322,27 @@ class PortraitLoader(TfmdDL):
         self.sampler = sampler if self.shuffle else None
         if self.sampler: self.n = self.bs*sum(self.sampler.plan(self.bs)[1:])
 
-    def create_batch(self, b):
+    def create_batch(self, b): # a list of (picture, row) -> ((B, 3, H, W) uint8, {task: labels}), or the pictures alone
+        "Stack the pictures, and take the labels of their rows"
         pictures,rows = zip(*b)
         x,rows,labels = torch.stack(pictures),torch.tensor(rows),self.dataset.labels
         return (x,) if labels is None else (x, {k: v[rows] for k,v in labels.items()})
 
-    def retain(self, res, b): return res
+    def retain(self, res, b):
+        "A batch as it is: it has no type to keep"
+        return res
     def _one_pass(self): self._n_inp,self._types = 1,{}
 
 # %% ../nbs/data/110_data.ipynb #761660fc
 @patch
-def get_idxs(self:PortraitLoader):
+def get_idxs(self:PortraitLoader)->list: # of row numbers
+    "The rows of the next epoch in their order, from the sampler if there is one"
     if not self.sampler: return super(PortraitLoader, self).get_idxs()
     return self.sampler.epoch(self.bs, self.rng.getrandbits(63)).flatten().tolist()
 
 @patch
 def new(self:PortraitLoader, dataset=None, cls=None, **kwargs):
+    "A loader like this one; it keeps the sampler if it keeps the dataset"
     if dataset is None: kwargs = dict(sampler=self.sampler) | kwargs
     return super(PortraitLoader, self).new(dataset, cls, **kwargs)
 
@@ -347,13 +357,15 @@ def skip_epochs(self:PortraitLoader, n:int):
 # %% ../nbs/data/110_data.ipynb #87e4b9e1
 @patch
 def before_iter(self:PortraitLoader):
+    "Before each pass, seed the augmentation from the loader's own random numbers"
     super(PortraitLoader, self).before_iter()
     for o in self.after_batch.fs:
         if isinstance(o, Augment): o.rng = random.Random(self.rng.getrandbits(63))
 
 # %% ../nbs/data/110_data.ipynb #c239bcc0
 @patch
-def create_item(self:PortraitLoader, s):
+def create_item(self:PortraitLoader, s): # `s`: a row number -> (picture, row)
+    "One portrait and its row, or in the picture's place the error of a file that cannot be read"
     try: return super(PortraitLoader, self).create_item(s)
     except PictureError as e:
         return PictureError(f'{e} Put a good file in its place, or take its row out of the table.', e.fault),s
@@ -366,7 +378,9 @@ def do_batch(self:PortraitLoader, b):
 
 # %% ../nbs/data/110_data.ipynb #bb9d3e6b
 @patch
-def sample(self:PortraitLoader): return (o for i,o in enumerate(self.order) if i//self.bs%self.num_workers==self.offs)
+def sample(self:PortraitLoader): # row numbers, one at a time
+    "This process's share of the epoch: every `num_workers`-th batch"
+    return (o for i,o in enumerate(self.order) if i//self.bs%self.num_workers==self.offs)
 
 @patch
 def __iter__(self:PortraitLoader):
@@ -523,18 +537,25 @@ def _not_one_label(tasks):
                       "a network or a loss for them: use fss_learner(dls, 'resnet18') of portrait_nb.learner, with any backbone of timm.")
 
 @patch(as_prop=True)
-def c(self:PortraitLoaders): raise _not_one_label(self.tasks)
+def c(self:PortraitLoaders):
+    "fastai's number of classes; a ValueError, because each sub-task has its own"
+    raise _not_one_label(self.tasks)
 
 @patch(as_prop=True)
-def loss_func(self:Portraits): raise _not_one_label(self.tasks)
+def loss_func(self:Portraits):
+    "fastai's loss for a dataset; a ValueError, because `PortraitLoss` needs all sub-tasks"
+    raise _not_one_label(self.tasks)
 
 @patch(as_prop=True)
 def vocab(self:Portraits):
+    "fastai's list of classes; a ValueError that names `dls.vocab`, which has a list for each sub-task"
     raise ValueError("A loader of portraits has no one list of labels: dls.vocab has one for each sub-task. "
                      "For a confusion matrix take Interpretation of portrait_nb.learner, imported after fastai's.")
 
 @patch(as_prop=True)
-def items(self:Portraits)->pd.DataFrame: return self.df # fastai's name for the table
+def items(self:Portraits)->pd.DataFrame:
+    "The table, one row per portrait, by fastai's name for it"
+    return self.df
 
 # %% ../nbs/data/110_data.ipynb #0ea2ac80
 def _opened(data):

@@ -17,6 +17,7 @@ from fastai.torch_core import default_device
 from fastcore.basics import patch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from .annotations import need_columns
 from .data import normalise, read_portrait
 from .errors import some
 from .learner import load_portrait_model, replace_folder
@@ -137,8 +138,7 @@ class Gallery:
 def _listing(photos, root):
     "`(table, root)` of a folder, a list of paths, or a table"
     if isinstance(photos, pd.DataFrame):
-        if 'image' not in photos:
-            raise ValueError(f"The gallery's table has no column 'image'; its columns are {some(photos, 12)}.")
+        need_columns(photos, ['image'], ', where each portrait of the gallery is')
         return photos.reset_index(drop=True),Path(root or '.')
     if isinstance(photos, (str,Path)):
         root = Path(photos)

@@ -449,9 +449,11 @@ def chance_scores(dls,               # from `portrait_dls`
         return torch.randn(n, 16, generator=g), {t.name: guess(t, n) for t in tasks.attributes}
     check_scorable(tasks, dls.query, dls.gallery)
     rounds = []
-    for _ in range(n):
+    for i in range(n):
         query,gallery = guesser(dls.query),guesser(dls.gallery)
-        rounds.append(score_portraits(tasks, query, gallery, dls.query, dls.gallery, cameras, labels))
+        with warnings.catch_warnings():
+            if i: warnings.simplefilter('ignore') # the first guess has warned for all
+            rounds.append(score_portraits(tasks, query, gallery, dls.query, dls.gallery, cameras, labels))
     means = {k: float(np.mean([o[k] for o in rounds])) for k in rounds[0]}
     return PortraitScores(means, sum(o.attributes for o in rounds)/n)
 

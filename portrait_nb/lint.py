@@ -57,10 +57,13 @@ class Findings(list):
     def __init__(self, found=()): super().__init__(sorted(found, key=lambda o: SEVERITIES.index(o.severity)))
 
     @property
-    def fatal(self)->bool: return any(o.severity=='fatal' for o in self) # is any of them?
+    def fatal(self)->bool:
+        "Is any finding fatal?"
+        return any(o.severity=='fatal' for o in self)
 
     @property
     def summary(self)->str: # e.g. '1 fatal, 3 warnings, 0 notes'
+        "How many findings of each severity there are"
         fatal,warnings,notes = (sum(o.severity==s for o in self) for s in SEVERITIES)
         return f"{fatal} fatal, {plural(warnings, 'warning')}, {plural(notes, 'note')}"
 

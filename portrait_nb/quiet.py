@@ -7,6 +7,7 @@ __all__ = ['is_watched', 'LogBar', 'LogMasterBar', 'progress_bar', 'master_bar',
 
 # %% ../nbs/data/000_quiet.ipynb #4c8ec485
 import os, sys, time, warnings
+from contextlib import suppress
 from fastcore.imports import IN_NOTEBOOK
 
 # %% ../nbs/data/000_quiet.ipynb #c130cd9e
@@ -15,24 +16,37 @@ warnings.filterwarnings('ignore', r'`torch\.jit\.script` is', FutureWarning, r't
 # %% ../nbs/data/000_quiet.ipynb #7e412ce5
 def is_watched()->bool: # in a notebook, at a terminal, or in PyCharm's window?
     "Will a bar that redraws itself be seen?"
-    return IN_NOTEBOOK or 'PYCHARM_HOSTED' in os.environ or getattr(sys.stdout, 'isatty', bool)()
+    if IN_NOTEBOOK or 'PYCHARM_HOSTED' in os.environ: return True
+    try: return bool(sys.stdout.isatty())
+    except (AttributeError, TypeError, ValueError): return False # there is no output, or it is closed
 
 # %% ../nbs/data/000_quiet.ipynb #a439f749
-def _clock(seconds): return time.strftime('%H:%M:%S' if seconds>=3600 else '%M:%S', time.gmtime(seconds))
+def _clock(seconds):
+    minutes,seconds = divmod(int(seconds), 60)
+    hours,minutes = divmod(minutes, 60)
+    return f'{hours:02}:{minutes:02}:{seconds:02}' if hours else f'{minutes:02}:{seconds:02}'
+
+def _length(gen): # None if it has none
+    with suppress(TypeError): return len(gen)
+
+def _log(line): # a log that is closed or can't be flushed stops no work
+    with suppress(AttributeError, ValueError): print(line, flush=True)
 
 class LogBar:
     "A progress bar for a log: one line per tenth of the work, and none in the first seconds"
     patience = 5 # seconds
     def __init__(self,
                  gen,         # what is gone through
-                 total=None,  # how many there are; None: `len(gen)`
+                 total=None,  # how many there are; None: `len(gen)`, or unknown if it has none
                  parent=None, # the `LogMasterBar` of a training
                  comment='',  # e.g. the loss
                  **kwargs     # of fastprogress's bars; a line in a log is never taken back
                 ):
-        self.gen,self.total,self.parent,self.comment = gen,total,parent,comment
-        if total is None: self.total = len(gen)
-        self.tenth,self.start = 0,time.time()
+        self.gen,self.comment = gen,comment
+        self.total = _length(gen) if total is None else total
+        self.parent = parent if hasattr(parent, 'tell') else None # another bar takes no lines
+        if self.parent: parent.child = self
+        self.begun,self.tenth,self.printed,self.start = 0,0,0,time.time()
 
     def __iter__(self):
         for n,o in enumerate(self.gen, 1):
@@ -41,59 +55,82 @@ class LogBar:
 
     def update(self, n):
         "Print a line if `n` of `total` begin a new tenth"
-        share = n/max(1, self.total)
+        share = n/self.total if self.total else 0
         if self.parent: self.parent.tell(share, self.comment)
+        elif self.total is None: self.count(f'{n:,}', self.comment)
         else: self.tell(share, self.comment, f'{n:,} of {self.total:,}')
 
     def tell(self, share, comment, where):
-        "Print a line if `share` begins a new tenth"
-        passed,tenth = time.time()-self.start,int(10*share+1e-9)
-        if tenth<=self.tenth or passed<self.patience: return
+        "Print a line if `share` begins a new tenth of what was to be done at the start"
+        passed = time.time()-self.start
+        if passed<self.patience or not self.begun<share<=1: return
+        done = (share-self.begun)/(1-self.begun)
+        tenth = int(10*done+1e-9)
+        if tenth<=self.tenth: return
         self.tenth = tenth
-        left = _clock(passed/share-passed)
-        print(f'{share:4.0%}  {where}  {_clock(passed)}, {left} to go  {comment}'.rstrip(), flush=True)
+        left = _clock(passed/done-passed)
+        _log(f'{share:4.0%}  {where}  {_clock(passed)}, {left} to go  {comment}'.rstrip())
+
+    def count(self, where, comment):
+        "Print a line if twice as much time has passed as at the last one: nobody knows what is to come"
+        passed = time.time()-self.start
+        if passed<max(self.patience, 2*self.printed): return
+        self.printed = passed
+        _log(f'{where}  {_clock(passed)}  {comment}'.rstrip())
 
     def on_iter_end(self): "Nothing is left to take back"
 
 # %% ../nbs/data/000_quiet.ipynb #9e14d3c5
 class LogMasterBar(LogBar):
     "The bar of a training: the tenths are those of all its epochs"
-    epoch,names = 0,None
+    epoch,names,child,is_new = 0,None,None,True
+
+    @property
+    def main_bar(self):
+        "fastprogress has a bar in its master bar; here they are one"
+        return self
+
     def update(self, n):
         "`n` epochs are done"
         self.epoch = n
 
     def tell(self, share, comment):
         "Print a line if `share` of the epoch begins a new tenth of the training"
-        done = (self.epoch+share)/max(1, self.total)
-        super().tell(done, f'loss {comment}' if comment else '', f'epoch {self.epoch+1} of {self.total}')
+        comment,where = f'loss {comment}' if comment else '',f'epoch {self.epoch+1}'
+        if self.total is None: return self.count(where, comment)
+        n_epochs = max(1, self.total)
+        if self.is_new: self.begun,self.is_new = self.epoch/n_epochs,False
+        super().tell((self.epoch+share)/n_epochs, comment, f'{where} of {self.total}')
 
     def write(self,
               row,        # a line of text, or the cells of a table
               table=False # is it a row of a table? The first one has the names
              ):
         "Print a line, or a row of fastai's table"
-        if not table: return print(row, flush=True)
+        if not table: return _log(row)
+        row = list(map(str, row))
         if self.names is None: self.names = [o.ljust(8) for o in row]
-        print('  '.join(o.ljust(len(name)) for o,name in zip(row, self.names)), flush=True)
+        _log('  '.join(o.ljust(len(name)) for o,name in zip(row, self.names)))
 
     def update_graph(self, *args, **kwargs): "A log has no graph"
 
 # %% ../nbs/data/000_quiet.ipynb #fc9ba44b
+def _is_endless(gen, total): return total is None and _length(gen) is None # a bar can't draw that
+
 def progress_bar(gen,        # what is gone through
-                 total=None, # how many there are; None: `len(gen)`
+                 total=None, # how many there are; None: `len(gen)`, or unknown if it has none
                  **kwargs    # of fastprogress's `progress_bar`: leave, parent, comment
                 ):           # gives what `gen` gives
     "A bar where you watch, and lines where you don't"
-    if not is_watched(): return LogBar(gen, total, **kwargs)
+    if not is_watched() or _is_endless(gen, total): return LogBar(gen, total, **kwargs)
     from fastprogress import fastprogress
     return fastprogress.progress_bar(gen, total, **kwargs)
 
 def master_bar(gen,       # the epochs
-               total=None # how many there are; None: `len(gen)`
+               total=None # how many there are; None: `len(gen)`, or unknown if it has none
               ):
     "The bar of a training: one that redraws itself where you watch, and lines where you don't"
-    if not is_watched(): return LogMasterBar(gen, total)
+    if not is_watched() or _is_endless(gen, total): return LogMasterBar(gen, total)
     from fastprogress import fastprogress
     return fastprogress.master_bar(gen, total)
 

@@ -19,6 +19,7 @@ from itertools import groupby
 from fastcore.basics import patch
 from IPython.display import Image as _Shown
 from PIL import Image, ImageDraw
+from .errors import did_you_mean, nearest, one_of
 from .pictures import open_picture
 
 # %% ../nbs/data/040_style.ipynb #1ac2963e
@@ -39,18 +40,30 @@ pd.options.display.max_colwidth = None # a sentence in a table is read to its en
 pd.options.display.max_columns = 20 # in a terminal too: wrap a wide table, and don't leave its middle out
 
 # %% ../nbs/data/040_style.ipynb #508407e0
+def _number(value): # the number in a tensor or array without dimensions, in as many bits as there
+    if isinstance(value, np.generic) or getattr(value, 'ndim', None)!=0: return value
+    if isinstance(value, np.ndarray): return value[()]
+    kind = getattr(np, str(value.dtype).split('.')[-1], None)
+    return kind(value.item()) if kind else value.item()
+
 def score_text(value,          # a number, or a word that takes its place
                digits:int=3,   # digits after the point
                sign:bool=False # put a plus before a gain, as differences want it
               )->str:          # '' for None and NaN; words and whole numbers stay as they are
     "A score as every page prints it: the same value gives the same text everywhere"
-    if isinstance(value, str) or np.ndim(value): return str(value)
+    if not isinstance(digits, (int, np.integer)):
+        raise ValueError(f"digits must be a whole number, got {digits!r}.")
+    value = _number(value)
+    if isinstance(value, (str, bool)) or not pd.api.types.is_scalar(value): return str(value)
     if pd.isna(value): return ''
     if isinstance(value, (int, np.integer)) and sign and value: return f'{value:+d}'
     if not isinstance(value, (float, np.floating, Decimal)): return str(value)
-    exact = Context(prec=12).create_decimal(str(value)) # a mean of .1385, .1385 and .1385 is .1385 again
-    if not exact.is_finite(): return str(value)
-    rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, Context(prec=400))
+    exact = Decimal(str(value))
+    if not exact.is_finite() or exact.adjusted()>400: return str(value)
+    printed = max(0, exact.adjusted()+1)+digits
+    context = Context(prec=max(12, printed+3)) # a mean of .1385, .1385 and .1385 is .1385 again
+    exact = context.create_decimal(exact)
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, context)
     if not rounded: return f'{abs(rounded):f}' # a loss too small to print is no loss: never '-0.000'
     return f'{rounded:+f}' if sign else f'{rounded:f}'
 
@@ -59,14 +72,15 @@ def _tint(colour): # a shade of a hex colour that lets the page show through
     red,green,blue = (int(colour[i:i+2], 16) for i in (1,3,5))
     return f'background-color:rgba({red},{green},{blue},.16)'
 
-def _is_count(text): return bool(re.fullmatch(r'[-+±\d.,%()\[\] ]*', text))
+def _is_count(text): return bool(re.fullmatch(r'(inf|E\+|[-+±\d.,%()\[\] ])*', text))
 
 def _best_of(values, # those of one column or row; what is no number can't win
              texts,  # how they are printed
              rule    # 'max' or 'min'
             )->list: # True where the text is that of the best
     "What goes in bold: all that print like the best, and nothing if everything does"
-    found = [(v,t) for v,t in zip(values, texts) if isinstance(v, (int, float, np.number)) and not pd.isna(v)]
+    kinds = (int, float, np.number, Decimal)
+    found = [(v,t) for v,t in zip(values, texts) if isinstance(v, kinds) and not pd.isna(v)]
     if len({t for _,t in found})<2: return [False]*len(texts)
     best = dict(max=max, min=min)[rule](found, key=lambda o: o[0])[1]
     return [t==best and not isinstance(v, str) for v,t in zip(values, texts)]
@@ -83,7 +97,7 @@ class ScoreTable:
                  caption='' # what to notice
                 ):
         self.heads,self.rows,self.bold,self.colours = heads,rows,bold,colours
-        self.n_names,self.caption = n_names,caption
+        self.n_names,self.caption = n_names,'' if caption is None else str(caption)
         columns = zip(*rows) if rows else [[] for _ in heads[-1]]
         self.is_right = [i>=n_names and all(map(_is_count, o)) for i,o in enumerate(columns)]
 
@@ -104,6 +118,7 @@ def _cells(row, bold): # the texts of a row of a Markdown table
 @patch
 def markdown(self:ScoreTable)->str:
     "The table as Markdown, its columns aligned so that it also reads well as plain text"
+    if not self.is_right: return self.caption # no columns, no table
     names = [' '.join(dict.fromkeys(filter(None, o))) for o in zip(*self.heads)]
     lines = [_cells(names, [False]*len(names)), *map(_cells, self.rows, self.bold)]
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
@@ -153,10 +168,13 @@ def html(self:ScoreTable)->str:
 # %% ../nbs/data/040_style.ipynb #4eb76871
 def _shades(shade): # {label: colour}, from {label: aspect} or from sub-tasks
     if shade is None: return {}
-    if not isinstance(shade, Mapping):
-        shade = {o.name: o.aspect for o in shade}
-    others = list(dict.fromkeys(shade.values()))
-    return {k: aspect_colour(v, others) for k,v in shade.items()}
+    try:
+        aspects = shade if isinstance(shade, Mapping) else {o.name: o.aspect for o in shade}
+        others = list(dict.fromkeys(aspects.values()))
+    except (AttributeError, TypeError):
+        takes = "{column or row: aspect}, or sub-tasks such as PORTRAIT"
+        raise ValueError(f"shade must be {takes}, got {shade!r}.") from None
+    return {k: aspect_colour(v, others) for k,v in aspects.items()}
 
 def _colour(label, colours): # that of a label, or of the first of its levels that has one
     levels = label if isinstance(label, tuple) else ()
@@ -177,16 +195,48 @@ def _in_bold(df, texts, best, axis=0): # an array of True and False
     named = isinstance(best, Mapping)
     for i,label in enumerate(df.columns):
         rule = best.get(label) if named else best
-        values = df.iloc[:,i].astype(object)
-        if not named: values = [o if isinstance(o, (float, np.floating)) else None for o in values]
+        values = list(map(_number, df.iloc[:,i].astype(object)))
+        if not named: values = [o if isinstance(o, (float, np.floating, Decimal)) else None for o in values]
         if rule: bold[:,i] = _best_of(values, texts[:,i], rule)
     return bold
 
-def _levels(index): return [list(o) if isinstance(o, tuple) else [o] for o in index]
+def _levels(index): # the levels of every label; tuples that are equally long count as levels
+    labels = [list(o) if isinstance(o, tuple) else [o] for o in index]
+    return labels if len(set(map(len, labels)))==1 else [[o] for o in index]
+
+def _titles(index, n_levels): # the names of the levels
+    names = [score_text(o) for o in index.names]
+    return names+['']*(n_levels-len(names))
 
 def _named_once(rows): # an outer name stands in the first of its rows only
     return [['' if i<len(row)-1 and row[:i+1]==before[:i+1] else name for i,name in enumerate(row)]
             for before,row in zip([[], *rows], rows)]
+
+# %% ../nbs/data/040_style.ipynb #a16c0002
+def _as_names(sign, columns): # a list of columns, even if it is the one column
+    if sign is None: return []
+    is_one = pd.api.types.is_scalar(sign) or (isinstance(sign, tuple) and sign in list(columns))
+    return [sign] if is_one else list(sign)
+
+def _check_names(names, labels, what): # a ValueError if none is there, or if one is misspelt
+    names,labels = list(names),list(labels)
+    missing = [o for o in names if o not in labels]
+    others = [str(o) for o in labels if o not in names]
+    for o in missing if labels else []:
+        if len(missing)<len(names) and not nearest(str(o), others): continue
+        hint = did_you_mean(str(o), others)
+        raise ValueError(f"{what} names {o!r}, which is not there; {hint}")
+
+def _check_arguments(df, best, digits, sign, axis):
+    "A `ValueError` for the first argument of `show_table` that can't be meant"
+    one_of(axis, (0,1), 'axis')
+    named = isinstance(best, Mapping)
+    for rule in best.values() if named else [best]:
+        if not rule: continue
+        one_of(rule, ('max','min'), 'best')
+    _check_names(best if named else (), df.index if axis else df.columns, 'best')
+    _check_names(digits if isinstance(digits, Mapping) else (), df.columns, 'digits')
+    _check_names(sign, df.columns, 'sign')
 
 # %% ../nbs/data/040_style.ipynb #8f768eb6
 def show_table(df,         # a DataFrame or Series of results
@@ -194,12 +244,16 @@ def show_table(df,         # a DataFrame or Series of results
                shade=None, # {column or row: aspect}, or sub-tasks such as `PORTRAIT`
                caption='', # what to notice
                digits=3,   # digits after the point, or {column: digits}
-               sign=(),    # columns of differences, which show a plus
+               sign=(),    # a column of differences, or several: they show a plus
                axis=0,     # 0: the best of every column; 1: of every row, under each upper heading
                index=None  # show the names of the rows; None: unless they only count
               )->ScoreTable:
     "A table of results: the best in bold, aspects shaded, numbers by `score_text`"
+    if pd.api.types.is_scalar(df):
+        raise ValueError(f"show_table takes a DataFrame or a Series, got {df!r}.")
     df = pd.DataFrame(df)
+    sign = _as_names(sign, df.columns)
+    _check_arguments(df, best, digits, sign, axis)
     if index is None: index = not isinstance(df.index, pd.RangeIndex)
     if not isinstance(digits, Mapping): digits = dict.fromkeys(df.columns, digits)
     texts = np.empty(df.shape, object)
@@ -209,14 +263,13 @@ def show_table(df,         # a DataFrame or Series of results
     bold = _in_bold(df, texts, best, axis)
     shade = _shades(shade)
     colours = [[_colour(c, shade) or _colour(r, shade) for c in df.columns] for r in df.index]
-    heads = [list(map(score_text, o)) for o in zip(*_levels(df.columns))]
+    heads = [list(map(score_text, o)) for o in zip(*_levels(df.columns))] or [[]]
     if not index: return ScoreTable(heads, texts.tolist(), bold.tolist(), colours, 0, caption)
-    n_names = df.index.nlevels
     names = [list(map(score_text, o)) for o in _named_once(_levels(df.index))]
-    titles = [o or '' for o in df.index.names]
+    n_names = len(names[0]) if names else df.index.nlevels
     empty = [['']*n_names]*(len(heads)-1)
     return ScoreTable(
-        heads = [a+b for a,b in zip([*empty, titles], heads)],
+        heads = [a+b for a,b in zip([*empty, _titles(df.index, n_names)], heads)],
         rows = [a+b for a,b in zip(names, texts.tolist())],
         bold = [[False]*n_names+o for o in bold.tolist()],
         colours = [[_colour(r, shade)]*n_names+o for r,o in zip(df.index, colours)],

@@ -6,7 +6,9 @@
 __all__ = ['PORTRAIT', 'Task', 'Tasks', 'largest_remainder', 'Segment', 'feature_plan', 'plot_plan', 'feature_split']
 
 # %% ../nbs/data/050_tasks.ipynb #840f9549
+import numpy as np
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from html import escape
@@ -27,6 +29,9 @@ def _check_task(task):
         if not isinstance(text, str) or not text.strip() or '.' in text:
             raise ValueError(f"A task's {what} must be a string, not empty and without '.', got {text!r}.")
     where = f"Task '{task.name}'"
+    answers = {'multilabel': task.multilabel, 'is_identity (in a file: identity)': task.is_identity}
+    for what,answer in answers.items():
+        if not isinstance(answer, bool): raise ValueError(f"{where}: {what} must be true or false, got {answer!r}.")
     if task.name in _RESERVED:
         raise ValueError(f"{where}: {', '.join(_RESERVED)} are columns of the annotation table; take another name.")
     if task.name in _SCORES: raise ValueError(f"{where} has the name of a score; take another name.")
@@ -39,14 +44,19 @@ def _check_task(task):
                          "whose labels come from the data (labels=None).")
 
 # %% ../nbs/data/050_tasks.ipynb #444b25d0
+def _as_list(name, labels):
+    "`labels` as a tuple, or a `ValueError` if they are no list"
+    where,found = f"Task '{name}': labels must be a list of strings",f"{type(labels).__name__} {labels!r}"
+    if isinstance(labels, str): raise ValueError(f"{where}, got the one string {labels!r}.")
+    if isinstance(labels, Iterable) and not isinstance(labels, Mapping): return tuple(labels)
+    raise ValueError(f"{where}, got the {found}.")
+
 def _check_labels(name, labels):
     "`labels` as a tuple, or a `ValueError` that says what is wrong with them"
     where = f"Task '{name}'"
-    if isinstance(labels, str):
-        raise ValueError(f"{where}: labels must be a list of strings, got the one string {labels!r}.")
-    labels = tuple(labels)
+    labels = _as_list(name, labels)
     if '-' in labels:
-        raise ValueError(f"{where}: '-' cannot be a label; in a table it means that a portrait bears none of the labels. "
+        raise ValueError(f"{where}: '-' cannot be a label; in a table it means that a portrait has none of the labels. "
                          "Give it a name, e.g. 'other'.")
     for o in labels:
         if not isinstance(o, str) or not o or o!=o.strip() or '|' in o:
@@ -70,10 +80,12 @@ class Task:
 
     def __post_init__(self):
         if self.is_identity is None: object.__setattr__(self, 'is_identity', self.labels is None)
+        for o in ('multilabel','is_identity'): # a numpy truth is Python's
+            if isinstance(getattr(self, o), np.bool_): object.__setattr__(self, o, bool(getattr(self, o)))
         _check_task(self)
         labels = self.labels
-        if not self.is_identity: labels = _check_labels(self.name, labels or ())
-        if labels is not None: object.__setattr__(self, 'labels', tuple(labels))
+        if not self.is_identity: labels = _check_labels(self.name, () if labels is None else labels)
+        if labels is not None: object.__setattr__(self, 'labels', _as_list(self.name, labels))
 
     @property
     def n_labels(self)->int:
@@ -172,16 +184,19 @@ def _repr_markdown_(self:Tasks):
     rows = ['| '+' | '.join(o)+' |' for o in cells]
     return '\n'.join(['| aspect | sub-task | labels |', '|---|---|---|', *rows])
 
+def _one_line(text): return ' '.join(text.splitlines())
+
 @patch
 def __repr__(self:Tasks):
     "The names, on one line"
-    return f"Tasks({some(self.names, 8)})"
+    return _one_line(f"Tasks({some(self.names, 8)})")
 
 @patch
 def __str__(self:Tasks):
     "A table as text: one line for each sub-task, with its aspect and its labels"
     aspects,names = [max(11, *map(len, column))+1 for column in (self.aspects, self.names)]
-    return '\n'.join(f"{o.aspect:<{aspects}}{o.name:<{names}}{_labels_text(o)}" for o in self)
+    lines = [f"{o.aspect:<{aspects}}{o.name:<{names}}{_labels_text(o)}" for o in self]
+    return '\n'.join(map(_one_line, lines))
 
 # %% ../nbs/data/050_tasks.ipynb #388a5b95
 @patch

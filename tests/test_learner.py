@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import fastai.interpret
@@ -703,9 +704,23 @@ def test_people_who_look_alike_are_named_by_the_loaders(tmp_path):
 def test_a_page_for_a_subtask_that_nobody_was_labelled_for(tmp_path):
     df = square_table(tmp_path).assign(hair=['dark', 'fair']*6+['']*12)
     learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark', 'fair'])]), df)
-    with pytest.warns(UserWarning, match='Nothing in query and gallery to score hair'):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
         learn.portrait_report(folder=tmp_path/'report', n=20)
+    assert [str(o.message)[:45] for o in found if o.category is not DeprecationWarning] == [
+        'Nothing in query and gallery to score hair on']
     assert '<h3>hair</h3>' in (tmp_path/'report'/'report.html').read_text()
+
+
+def test_chance_warns_once_for_all_its_guesses(tmp_path):
+    df = square_table(tmp_path).assign(hair=['dark', 'fair']*6+['']*12)
+    learn = squares(tmp_path, Tasks([PORTRAIT['gender'], Task('hair', 'appearance', ['dark', 'fair'])]), df)
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter('always')
+            chance = chance_scores(learn.dls)
+        assert ['score hair' in str(o.message) for o in found] == [True]
+    assert np.isnan(chance['hair']) and np.isfinite(chance['gender'])
 
 
 @pytest.mark.parametrize('kept', [dict(bs=2.5), dict(lr=-1), dict(more=1)])

@@ -97,3 +97,147 @@ def test_what_reaches_a_first_screen():
     r = subprocess.run([command, '--help'], capture_output=True, text=True, env=PLAIN)
     assert r.stdout.startswith('usage: portrait_synth') and r.stderr == ''
     run('import portrait_nb.learner, portrait_nb.demo, portrait_nb.runs')
+
+
+class Clock:
+    "Every look at it takes a second"
+    now = 0
+    def time(self):
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def ticking(hasty, monkeypatch): monkeypatch.setattr(quiet, 'time', Clock())
+
+
+def seconds(text):
+    h, m, s = ('0:'*(2-text.count(':'))+text).split(':')
+    return 3600*int(h)+60*int(m)+int(s)
+
+
+def spent_and_left(line):
+    "The seconds before 'to go': passed, and to come"
+    passed, left = line.split(' to go')[0].rsplit('  ', 1)[1].split(', ')
+    return seconds(passed), seconds(left)
+
+
+@pytest.mark.parametrize('first', [0, 1, 15, 19])
+def test_a_training_that_goes_on_reckons_from_where_it_began(ticking, capsys, first):
+    "Batches take equally long, so what has passed and what is to come make the same whole in every line"
+    pytest.importorskip('fastai')
+    from fastai.test_utils import synth_learner
+    quiet.quiet_fastai()
+    learn = synth_learner(n_trn=20, n_val=2)
+    capsys.readouterr()
+    learn.fit(20, start_epoch=first)
+    lines = lines_of_bars(capsys.readouterr().out)
+    shares = [int(o.split('%')[0]) for o in lines]
+    assert len(lines) == 10 and shares[-1] == 100 and shares[0] > 5*first
+    wholes = [sum(spent_and_left(o)) for o in lines[3:]] # the first ones count the start in
+    assert max(wholes) <= 1.25*min(wholes)+2 # the bars of the validation take time too
+
+
+def test_a_resumed_bar_by_hand(hasty, capsys):
+    bar = quiet.LogMasterBar(range(20))
+    bar.start -= 300
+    bar.update(15)
+    for o in (0, .5): bar.tell(o, '1.5')
+    assert capsys.readouterr().out == ' 78%  epoch 16 of 20  05:00, 45:00 to go  loss 1.5\n'
+    bar.update(19)
+    bar.tell(1, '')
+    bar.tell(1.5, '')
+    bar.update(20)
+    bar.tell(0, '')
+    assert capsys.readouterr().out == '100%  epoch 20 of 20  05:00, 00:00 to go\n'
+
+
+def test_a_bar_that_begins_at_its_end_says_nothing(hasty, capsys):
+    bar = quiet.LogMasterBar(range(3))
+    bar.update(3)
+    for o in (0, .5, 1): bar.tell(o, '')
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('hours,text', [
+    (0, '00:00'), (1, '01:00:00'), (24, '24:00:00'), (25, '25:00:00'), (240, '240:00:00')])
+def test_days_are_hours(hasty, capsys, hours, text):
+    bar = quiet.LogBar(range(10))
+    bar.start -= 3600*hours
+    bar.tell(.5, '', '5 of 10')
+    assert capsys.readouterr().out == f' 50%  5 of 10  {text}, {text} to go\n'
+
+
+@pytest.mark.parametrize('total', [0, 3])
+def test_more_than_there_should_be(hasty, capsys, total):
+    assert list(quiet.progress_bar('abcd', total=total)) == list('abcd')
+    lines = [o[:12] for o in capsys.readouterr().out.splitlines()]
+    assert lines == [' 33%  1 of 3', ' 67%  2 of 3', '100%  3 of 3'][:total]
+
+
+def test_a_generator_counts_without_a_share(ticking, capsys):
+    assert list(quiet.progress_bar(o for o in range(1000))) == list(range(1000))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ['1  00:01', '2  00:02', '4  00:04'] and len(lines) == 10 and '%' not in ''.join(lines)
+    assert list(quiet.master_bar(iter('ab'))) == ['a', 'b']
+
+
+def test_a_training_of_unknown_length(ticking, capsys):
+    master = quiet.master_bar(iter('abc'))
+    for _ in master:
+        for _ in quiet.progress_bar(iter('xy'), parent=master): pass
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == 'epoch 1  00:02' and '%' not in ''.join(lines)
+
+
+def test_a_loader_whose_length_is_unknown(ticking):
+    class Endless:
+        def __len__(self): raise TypeError('has no length')
+        def __iter__(self): return iter('ab')
+    assert list(quiet.progress_bar(Endless())) == ['a', 'b']
+    with redirect_stdout(io.StringIO()): assert list(quiet.progress_bar(Endless(), parent=object())) == ['a', 'b']
+
+
+def test_a_terminal_counts_a_generator_too(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+    monkeypatch.setattr(quiet, 'IN_NOTEBOOK', False)
+    with redirect_stdout(Terminal()):
+        assert list(quiet.progress_bar(iter([]))) == [] and list(quiet.progress_bar(o for o in 'ab')) == ['a', 'b']
+        assert list(quiet.master_bar(iter('ab'))) == ['a', 'b']
+
+
+class NoFlush: # what some loggers put in place of the output
+    isatty = False
+    def __init__(self): self.text = ''
+    def write(self, text): self.text += text
+
+
+def test_an_output_that_is_closed_or_strange_stops_no_work(hasty):
+    closed = io.StringIO()
+    closed.close()
+    for output in (closed, None, NoFlush()):
+        with redirect_stdout(output):
+            assert list(quiet.progress_bar('ab')) == ['a', 'b']
+            quiet.master_bar(range(2)).write(['epoch'], table=True)
+    assert output.text.splitlines()[-2:] == ['100%  2 of 2  00:00, 00:00 to go', 'epoch   ']
+
+
+def test_a_pipe_that_breaks_is_heard(hasty):
+    class Broken(io.StringIO):
+        def write(self, text): raise BrokenPipeError
+    with redirect_stdout(Broken()), pytest.raises(BrokenPipeError): list(quiet.progress_bar('ab'))
+
+
+def test_a_row_of_numbers(hasty, capsys):
+    bar = quiet.master_bar(range(2))
+    bar.write(['epoch', 'train_loss'], table=True)
+    bar.write([0, 1.5], table=True)
+    assert capsys.readouterr().out.splitlines() == ['epoch     train_loss', '0         1.5       ']
+
+
+def test_a_master_bar_has_the_bars_that_fastprogress_names(hasty):
+    master = quiet.master_bar(range(2))
+    child = quiet.progress_bar(range(3), parent=master)
+    assert master.child is child and master.main_bar.total == 2
+    master.main_bar.comment = child.comment = 'fine'

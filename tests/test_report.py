@@ -141,6 +141,33 @@ def test_labels_that_nobody_bears():
     assert confusion([0, 2, 0], [0, 0, 1], 4).tolist() == [[1, 0, 1, 0], [1, 0, 0, 0], [0]*4, [0]*4]
 
 
+@pytest.mark.parametrize('unlabelled', [['gender'], ['expression'], ['age', 'gender'], ['age', 'gender', 'expression']])
+@pytest.mark.filterwarnings('error')
+def test_a_sub_task_without_any_label_is_an_empty_line_of_the_report(unlabelled, tmp_path):
+    rng, n = np.random.default_rng(0), 60
+    tasks = Tasks([PORTRAIT[o] for o in ('gender', 'age', 'expression')])
+    labels, probabilities = {}, {}
+    for t in tasks:
+        shape = (n, t.n_labels) if t.multilabel else (n,)
+        actual = rng.integers(0, 2, shape)
+        predicted = rng.integers(0, 2, shape)
+        if t.name in unlabelled: actual[:] = -1
+        labels[t.name] = predicted, actual
+        p = rng.random((n, t.n_labels))
+        probabilities[t.name] = p if t.multilabel else p/p.sum(1, keepdims=True)
+    people = [f'person {i%12}' for i in range(n)]
+    report = portrait_report(tasks, labels, people, probabilities, n=50)
+    for k in tasks.names:
+        line = report['intervals'].loc[k]
+        assert line.isna().all() if k in unlabelled else (line.low <= line.value) & (line.value <= line.high)
+        assert report['labels'].f1[k].isna().all() == (k in unlabelled)
+        assert np.isnan(report['accuracy'].accuracy[k]) == (k in unlabelled)
+        assert np.isnan(report['calibration'][k]) == (k in unlabelled)
+    save_report(report, tmp_path/'report')
+    draws = score_draws(labels=labels, identities=people, tasks=tasks, n=50)
+    assert score_differences(draws, draws).low.isna().tolist() == [o in unlabelled for o in draws]
+
+
 def test_calibration():
     rng = np.random.default_rng(0)
     p = rng.random((400, 3))

@@ -158,3 +158,160 @@ def test_nothing_is_changed_and_an_empty_table_is_a_table():
 def test_columns_of_one_name():
     frame = pd.DataFrame([[.1, .2], [.3, .1]], columns=['a', 'a'])
     assert body(show_table(frame, best='max')) == [['0.100', '**0.200**'], ['**0.300**', '0.100']]
+
+
+@pytest.mark.parametrize('value,text', [
+    (1234567890123.456, '1234567890123.456'), (-1234567890123.456, '-1234567890123.456'),
+    (1e15+.125, '1000000000000000.100'),
+    (123456789.0125, '123456789.013'), (12345678.01246, '12345678.012'), (1234567.0125, '1234567.013'),
+    (Decimal('1234567890123456789.0125'), '1234567890123456789.013'),
+    (Decimal('1e500'), '1E+500'), (Decimal('1e-500'), '0.000')])
+def test_no_digit_that_is_printed_is_cut(value, text):
+    assert score_text(value) == text
+
+
+def test_digits_beyond_the_twelfth_are_those_of_the_number():
+    assert score_text(1/3, digits=15) == '0.'+'3'*15
+    assert score_text(.5, digits=500) == '0.5'+'0'*499
+    for whole in range(10):
+        noisy = sum([10**whole+.0125]*3)/3
+        assert score_text(noisy) == f'{10**whole}.013'
+
+
+def test_a_number_in_a_tensor_or_an_array_is_that_number():
+    torch = pytest.importorskip('torch')
+    kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+    assert [score_text(torch.tensor(.1385, dtype=o)) for o in kinds] == ['0.139']*4
+    assert score_text(torch.tensor(.1385, requires_grad=True)) == '0.139'
+    assert score_text(torch.tensor(.2675)) == '0.268' # in 64 bits this number is a hair below .2675
+    assert score_text(np.array(.2675, np.float32)) == '0.268'
+    assert [score_text(o) for o in (torch.tensor(7), np.array(7), torch.tensor(True), np.array('x'))] == ['7', '7', 'True', 'x']
+    frame = pd.DataFrame(dict(loss=pd.Series([torch.tensor(.5), torch.tensor(.25)], dtype=object)))
+    assert body(show_table(frame, best='min')) == [['0.500'], ['**0.250**']]
+
+
+def test_what_is_no_single_number_is_text():
+    assert score_text([[1], [2, 3]]) == '[[1], [2, 3]]' and score_text(('a', (1, 2))) == "('a', (1, 2))"
+    assert [score_text(o, sign=True) for o in (True, False, np.True_, 'x', [1])] == ['True', 'False', 'True', 'x', '[1]']
+
+
+@pytest.mark.parametrize('digits', [1.5, '3', None, [3]])
+def test_digits_are_whole(digits):
+    refused = pytest.raises(ValueError, match='digits must be a whole number, got ')
+    for o in (.5, 'word'):
+        with refused: score_text(o, digits=digits)
+    with refused: show_table(ROWS, digits=digits)
+    with refused: show_table(ROWS, digits=dict(mAP=digits))
+
+
+def test_a_bare_word_is_one_column():
+    frame = pd.DataFrame([[.1, .2, .3]], columns=['gain', 'a', 'ai'])
+    assert body(show_table(frame, sign='gain')) == body(show_table(frame, sign=['gain'])) == [['+0.100', '0.200', '0.300']]
+    assert body(show_table(frame, sign=None)) == body(show_table(frame))
+    numbered = frame.set_axis([3, 4, 5], axis=1)
+    assert body(show_table(numbered, sign=4)) == [['0.100', '+0.200', '0.300']]
+
+
+def test_a_column_of_two_levels_is_one_column_too():
+    frame = pd.DataFrame([[.1, .2]], columns=pd.MultiIndex.from_tuples([('ours', 'gain'), ('paper', 'gain')]))
+    assert body(show_table(frame, sign=('ours', 'gain'))) == [['+0.100', '0.200']]
+    assert body(show_table(frame, sign=[('paper', 'gain')])) == [['0.100', '+0.200']]
+    with pytest.raises(ValueError, match="sign names 'gain', which is not there"): show_table(frame, sign='gain')
+
+
+@pytest.mark.parametrize('wrong,sentence', [
+    (dict(sign=('mapp',)), "sign names 'mapp', which is not there; did you mean 'mAP'?"),
+    (dict(sign='zzz'), "sign names 'zzz', which is not there; it must be one of mAP, age, n"),
+    (dict(best={'zzz': 'max'}), "best names 'zzz', which is not there; it must be one of mAP, age, n"),
+    (dict(best={'mAP': 'max'}, axis=1), "best names 'mAP', which is not there; it must be one of a, b, c"),
+    (dict(best={'mAP': 'maxx'}), "best must be one of max, min, got 'maxx'; did you mean 'max'?"),
+    (dict(best='maximum'), "best must be one of max, min, got 'maximum'"),
+    (dict(best=['max']), "best must be one of max, min, got ['max']"),
+    (dict(digits={'zz': 1}), "digits names 'zz', which is not there; it must be one of mAP, age, n"),
+    (dict(axis=2), 'axis must be one of 0, 1, got 2'),
+    (dict(axis='columns'), "axis must be one of 0, 1, got 'columns'"),
+    (dict(shade='emotion'), "shade must be {column or row: aspect}, or sub-tasks such as PORTRAIT, got 'emotion'"),
+    (dict(shade=3), 'shade must be {column or row: aspect}, or sub-tasks such as PORTRAIT, got 3'),
+    (dict(shade=dict(mAP=['emotion'])), 'shade must be {column or row: aspect}')])
+def test_an_argument_that_cannot_be_meant_is_one_sentence(wrong, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)): show_table(ROWS, **wrong)
+
+
+@pytest.mark.parametrize('argument', ['sign', 'best', 'digits'])
+def test_one_list_serves_several_tables_but_hides_no_misspelt_name(argument):
+    rule = dict(best='max', digits=3).get(argument)
+    def show(*names):
+        return show_table(ROWS, **{argument: list(names) if argument == 'sign' else dict.fromkeys(names, rule)})
+    assert body(show('mAP', 'paper')) == body(show('mAP'))
+    assert body(show('mAP', 'map')) == body(show('mAP')) # close to a column that is named itself
+    with pytest.raises(ValueError, match="names 'agee', which is not there; did you mean 'age'?"): show('mAP', 'agee')
+    none_there = "names 'paper', which is not there; it must be one of mAP, age, n"
+    with pytest.raises(ValueError, match=none_there): show('paper', 'high')
+
+
+@pytest.mark.parametrize('nothing', [None, 3, 'abc', float('nan')])
+def test_what_is_no_table(nothing):
+    with pytest.raises(ValueError, match='show_table takes a DataFrame or a Series, got '): show_table(nothing)
+
+
+def test_a_table_without_rows_or_columns_takes_every_name():
+    empty = show_table(pd.DataFrame(), best='max', sign='gain', digits=dict(a=1), caption='Nothing yet.')
+    assert str(empty) == 'Nothing yet.'
+    assert str(show_table(pd.DataFrame())) == '' and '<table' in show_table(pd.DataFrame()).html()
+    assert str(show_table(ROWS.iloc[:0], best=dict(a='max'), axis=1)).count('\n') == 1
+    assert body(show_table(pd.DataFrame(index=['a', 'b']))) == [['a'], ['b']]
+
+
+@pytest.mark.parametrize('name,text', [(3, '3'), (0, '0'), (('a', 'b'), "('a', 'b')"), (None, ''), ('row', 'row')])
+def test_every_name_of_an_index_is_a_heading(name, text):
+    frame = ROWS.copy()
+    frame.index.name = name
+    table = show_table(frame)
+    assert table.heads[0][0] == text and str(table).startswith(f'| {text} ') and f'>{text}</th>' in table.html()
+
+
+def test_tuples_in_an_index_are_levels_if_they_are_equally_long():
+    frame = pd.DataFrame(dict(mAP=[.1, .2]))
+    frame.index = pd.Index([('x', 1), ('x', 2)], tupleize_cols=False, name='net')
+    table = show_table(frame, shade=dict(x='emotion'))
+    assert table.heads == [['net', '', 'mAP']] and body(table) == [['x', '1', '0.100'], ['', '2', '0.200']]
+    assert colour_of(table.html(), '0.200').group(1) == rgb(ASPECT_COLOURS['emotion'])
+    frame.index = pd.Index([('x', 1), 'y'], tupleize_cols=False)
+    assert body(show_table(frame)) == [["('x', 1)", '0.100'], ['y', '0.200']]
+
+
+def test_rows_that_only_print_alike_keep_their_names():
+    frame = pd.DataFrame(dict(a=[.1, .2]), pd.MultiIndex.from_tuples([(.10001, 'x'), (.10002, 'y')]))
+    assert [o[0] for o in body(show_table(frame))] == ['0.100', '0.100']
+
+
+def test_a_caption_may_be_none_or_no_text():
+    assert str(show_table(ROWS, caption=None)) == str(show_table(ROWS))
+    assert show_table(ROWS, caption=None).html() == show_table(ROWS).html()
+    assert str(show_table(ROWS, caption=7)).startswith('7\n\n| ')
+
+
+def test_decimals_win_like_floats():
+    frame = pd.DataFrame(dict(a=[Decimal('.1'), Decimal('.3'), Decimal('NaN')], b=[.2, Decimal('.1'), None]))
+    assert body(show_table(frame, best='max')) == [['0.100', '**0.200**'], ['**0.300**', '0.100'], ['', '']]
+
+
+def test_an_infinite_number_stays_on_its_side():
+    for o in (np.inf, -np.inf, Decimal('1e500')): assert show_table(pd.DataFrame(dict(a=[.5, o]))).is_right == [True]
+    assert show_table(pd.DataFrame(dict(a=[.5, 'information']))).is_right == [False]
+
+
+def test_whole_numbers_beside_an_empty_cell():
+    "Int64 and objects keep them whole; a float is a score, even if it is 1"
+    frame = pd.DataFrame(dict(score=[1., np.nan], n=pd.array([3, None], 'Int64'), o=pd.Series([3, None], dtype=object)))
+    assert body(show_table(frame)) == [['1.000', '3', '3'], ['', '', '']]
+
+
+@pytest.mark.parametrize('text', [
+    '\\<img src=x>', '![p](http://evil/p.png)', 'a\\|b', '&lt;', '**x**', '`x`', 'a\r\x0b\x85\u2028b'])
+def test_a_table_as_text_is_never_read_as_markup(text):
+    line = show_table(pd.DataFrame(dict(a=[text]))).markdown().split('\n')
+    assert len(line) == 3 and len(line[2].splitlines()) == 1
+    inner = line[2].strip('| ')
+    assert not re.search(r'(?<!\\)(?:\\\\)*[|<`\[\]*&]', inner)
+    assert re.sub(r'\\(.)', r'\1', inner).split() == text.split()

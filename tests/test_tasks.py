@@ -2,6 +2,7 @@
 import subprocess, sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -147,3 +148,38 @@ split = tasks.feature_split(tasks.PORTRAIT, 2048)
 assert 'torch' in sys.modules and split['expression'].tolist() == list(range(1536, 2048))
 """
     assert not subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stderr
+
+
+def written(**changes):
+    "A sub-task as a file has it"
+    return dict(tasks=[dict(name='hat', aspect='clothes', labels=['no', 'yes']) | changes])
+
+
+@pytest.mark.parametrize('answer', ['no', 'false', 'true', '', 2, 1, 0, 0., [], {}])
+@pytest.mark.parametrize('key', ['multilabel', 'identity'])
+def test_only_true_and_false_are_answers(key, answer):
+    with pytest.raises(ValueError, match=f"Task 'hat': .*{key}.* must be true or false, got "):
+        Tasks.from_dict(written(**{key: answer}))
+
+
+def test_true_and_false_and_nothing_are_read():
+    for o in (True, False): assert Tasks.from_dict(written(multilabel=o))['hat'].multilabel is o
+    assert Tasks.from_dict(written(identity=None))['hat'].is_identity is False
+    assert Tasks.from_dict(written(identity=True)).identity.labels == ('no', 'yes')
+    hat = Task('hat', 'clothes', ['no', 'yes'], multilabel=np.True_, is_identity=np.False_)
+    assert hat.multilabel is True and hat.is_identity is False
+
+
+@pytest.mark.parametrize('labels', [5, True, False, 'no', {'no': 1, 'yes': 2}])
+@pytest.mark.parametrize('identity', [True, False])
+def test_labels_are_a_list(labels, identity):
+    with pytest.raises(ValueError, match="Task 'hat': labels must be a list of strings, got the "):
+        Tasks.from_dict(written(labels=labels, identity=identity))
+
+
+def test_names_from_a_file_stay_text_on_every_page():
+    tasks = Tasks([Task('a|b\n<i>', '<b>\r|', ['<img src=x onerror=alert(1)>', 'x'])])
+    html, markdown = tasks._repr_html_(), tasks._repr_markdown_()
+    assert not any(o in html for o in ('<img', '<i>', '<b>\r')) and '&lt;img src=x' in html
+    assert len(markdown.splitlines()) == 3 and r'a\|b \<i>' in markdown and r'\<img' in markdown
+    assert len(repr(tasks).splitlines()) == len(str(tasks).splitlines()) == 1

@@ -217,11 +217,19 @@ class Pose:
         fill('at', self.directions['at'][::-1 if self.swap_arm else 1])
 
     @property
-    def directions(self): return _ARMS[self.arm][self.act]
+    def directions(self)->dict: # 'at', perhaps 'hand' and 'elbow'
+        "Where both hands go by arm posture and act"
+        return _ARMS[self.arm][self.act]
+
     @property
-    def folded(self): return self.body in _LAP
+    def folded(self)->bool:
+        "Does the body bend so that it has a lap?"
+        return self.body in _LAP
+
     @property
-    def busy(self): return 'r' if self.swap_arm else 'l'
+    def busy(self)->str: # 'l' or 'r'
+        "The side of the arm that acts"
+        return 'r' if self.swap_arm else 'l'
 
     def hand(self, side:str)->str: # 'l' or 'r' -> 'flat', 'open', 'relax', 'fist', 'grip', 'point'
         "The shape of one hand"
@@ -612,8 +620,13 @@ class Body:
         front = _cross(directions['up'], directions['shoulders'])
         self.axes = [(v, self.camera.vec(v)[2]) for v in (directions['shoulders'], front)]
 
-    def leg(self, side): return [self.joints[o+side] for o in ('hip_','knee_','foot_')]
-    def arm(self, side): return [self.joints[o+side] for o in ('shoulder_','elbow_','hand_')]
+    def leg(self, side)->list: # 'l' or 'r' -> three joints
+        "Hip, knee and foot in the picture"
+        return [self.joints[o+side] for o in ('hip_','knee_','foot_')]
+
+    def arm(self, side)->list: # 'l' or 'r' -> three joints
+        "Shoulder, elbow and hand in the picture"
+        return [self.joints[o+side] for o in ('shoulder_','elbow_','hand_')]
 
     def leg_circles(self, side, start=0., end=1., puff=0., flare=0.):
         "`tube` takes these; `flare` widens the leg towards the foot"
@@ -622,10 +635,12 @@ class Body:
         return _limb(*self.leg(side), radii, start, end)
 
     def arm_circles(self, side, start=0., end=1., puff=0.):
+        "`tube` takes these, from shoulder to hand; `puff` widens the sleeve"
         thick = self.person.limb*self.stature
         return _limb(*self.arm(side), [r*thick+puff for r in _ARM], start, end)
 
-    def ahead(self, joint): # metres before the axis of the trunk, whichever way the trunk leans
+    def ahead(self, joint)->float: # metres
+        "How far a joint is before the axis of the trunk, whichever way the trunk leans"
         offset = _sub(self.space[joint], self.space['neck'])
         return sum(_dot(offset, v)*k for v,k in self.axes)
 

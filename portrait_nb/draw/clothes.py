@@ -143,7 +143,8 @@ class Sketch(Body):
         self.in_dress = 'dress' in outfit.top
         self.bare_throat = self.top['neck'] in ('round','deep','v') and outfit.top!='vest' and not self.from_back
 
-    def lit(self, a, b): # two points -> the same, the lit one first
+    def lit(self, a, b): # two points -> the same two
+        "The point nearer to the light first"
         return (b,a) if (b[0]-a[0])*self.light>0 else (a,b)
 
     def line(self, pts, rgb, width, alpha=1.):
@@ -391,7 +392,10 @@ def draw_arm(self:Sketch, side, part='all'):
 
 # %% ../../nbs/draw/080_clothes.ipynb #fb44406b
 @patch
-def wrap(self:Sketch, pairs): # (level, angle) on the trunk -> [(x, y)] in the picture, [] if none of them faces us
+def wrap(self:Sketch,
+         pairs # of (level, angle in radians) on the trunk
+        )->list: # of (x, y) in the picture; empty if no point faces us
+    "Points around the trunk in the picture; those behind it move to its edge"
     out,visible = [],False
     for level,angle in pairs:
         facing = self.trunk.facing(level)
