@@ -1,9 +1,9 @@
 """What a small network reads off drawn faces (synthetic), attribute by attribute
 
 python results/faces_readable.py [tied|free]
-    Trains one small network on the train people of a `small` set of seed 0, with CelebA's ties or without any, at 96x80,
-    and scores it on the people of the test. faces_readable.csv: one line per set and attribute, with balanced accuracy and
-    its interval over people, the area under the ROC curve, and accuracy beside the majority guess.
+    Trains one small network on the train people of a `small` set of seed 0, with CelebA's ties or without any, at
+    96x80, and scores it on the people of the test. faces_readable.csv: one line per set and attribute, with balanced
+    accuracy and its interval over people, the area under the ROC curve, and accuracy beside the majority guess.
 """
 import sys
 import pandas as pd
@@ -32,7 +32,8 @@ def scores(root):
     tasks = regroup(Tasks(drawn_faces(root)[1].attributes), 'mgmtn-8')
     df = read_annotations(root/TABLE_FILE, root, tasks)
     set_seed(SETTING['seed'], reproducible=True)
-    dls = portrait_dls(df, root, tasks, size=(96,80), bs=SETTING['bs'], num_workers=0, device='cpu', seed=SETTING['seed'])
+    how = dict(size=(96,80), bs=SETTING['bs'], num_workers=0, device='cpu', seed=SETTING['seed'])
+    dls = portrait_dls(df, root, tasks, **how)
     learn = fss_learner(dls, SETTING['backbone'], metric_loss=None, weighting='average', pretrained=False,
                         output_stride=SETTING['output_stride'], cbs=SkipValidation())
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(SETTING['epochs'], SETTING['lr'])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from portrait_nb.draw.hats import random_hat
+from portrait_nb.faces.conventions import CELEBA_40, PARSING, WFLW_TO_68, flip_parsing, flip_points
 from portrait_nb.faces.drawn import (
-    BAND, CELEBA, FACE_TASKS, NOT_DRAWN, PALETTE, PARSING, POINTS_68, THRESHOLDS, Sitting, coloured_parsing,
-    draw_sitting, face_attributes, flip_parsing, flip_points, off_border, show_faces, visible_parts)
+    BAND, FACE_TASKS, NOT_DRAWN, PALETTE, THRESHOLDS, Sitting, coloured_parsing, draw_sitting, face_attributes,
+    off_border, show_faces, visible_parts)
 from portrait_nb.faces.facesets import deal_faces, sit
 
 N_FACES = 1000
@@ -192,9 +193,9 @@ def test_an_unknown_view_is_one_sentence(view):
 
 def test_tables_of_classes_points_and_attributes():
     assert len(PARSING)==len(set(PARSING))==len(PALETTE)==19 and len(np.unique(PALETTE, axis=0))==19
-    assert len(CELEBA)==40 and list(CELEBA)==sorted(CELEBA, key=lambda o: o.replace('5','0'))
+    assert len(CELEBA_40)==40 and list(CELEBA_40)==sorted(CELEBA_40, key=lambda o: o.replace('5','0'))
     assert len(FACE_TASKS)==39 and NOT_DRAWN not in FACE_TASKS.names
-    assert len(POINTS_68)==68 and POINTS_68[:17]==tuple(range(0,33,2)) and POINTS_68[48:]==tuple(range(76,96))
+    assert len(WFLW_TO_68)==68 and WFLW_TO_68[:17]==tuple(range(0,33,2)) and WFLW_TO_68[48:]==tuple(range(76,96))
 
 
 def test_small_parts_are_not_visible():
