@@ -106,8 +106,8 @@ def test_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
 
 def test_a_dead_worker_ends_in_an_error(tmp_path, monkeypatch):
     start = synth._start
-    def one_dies(n, sink):
-        workers = start(n, sink)
+    def one_dies(module, n, sink):
+        workers = start(module, n, sink)
         workers[0].kill()
         return workers
     monkeypatch.setattr(synth, '_start', one_dies)
