@@ -158,7 +158,7 @@ def _landmarks(marks):
 @lru_cache(64)
 def _backdrop(place):
     "Place number `place`, out of focus"
-    pixels = np.empty((128,104,4), np.uint8)
+    pixels = np.zeros((128,104,4), np.uint8)
     canvas = skia.Canvas(pixels)
     canvas.scale(104/128, 104/128)
     draw_place(canvas, random_place(np.random.default_rng([76, place])), 100., 520., 300.)
