@@ -18,11 +18,11 @@ DYES = { # part -> where its colours stand, the classes that have them, the heig
     'hair': ('face', ['hair_colour'], ['hair'], 96),
     'hat': ('hat', ['colour'], ['hat'], 96),
     'clothes': ('bust', ['colour','inner','necktie'], ['cloth'], 96),
-    'lips': ('face', ['lip_colour'], ['u_lip','l_lip'], 218),
-    'iris': ('face', ['iris'], ['l_eye','r_eye'], 218),
+    'lips': ('face', ['lip_colour'], ['u_lip','l_lip'], 160),
+    'iris': ('face', ['iris'], ['l_eye','r_eye'], 160),
     'brows': ('face', ['brow_colour'], ['l_brow','r_brow'], 218),
     'glasses': ('face', ['glasses_colour'], ['eye_g'], 160),
-    'earrings': ('face', ['jewel'], ['ear_r'], 327),
+    'earrings': ('face', ['jewel'], ['ear_r'], 260),
     'necklace': ('bust', ['metal'], ['neck_l'], 218)}
 INSIDE = dict.fromkeys(DYES, .998)    # at least this share of a class's inner pixels has its colour ...
 INSIDE['iris'] = .45                  # ... but an eye is white, too
@@ -31,8 +31,8 @@ OUTSIDE |= dict(skin=.006,            # thin brows and chains are part skin
                 lips=.009,            # the line between closed lips runs past their corners, and is no lip
                 glasses=.010,         # where two rims and the bridge meet
                 necklace=.004)        # skin between beads
-LEAST = dict(skin=60_000, hair=50_000, hat=80_000, clothes=50_000, lips=9000, iris=12_000, brows=3000, glasses=2000,
-             earrings=3000, necklace=2500) # inner pixels to compare, of all faces
+LEAST = dict(skin=60_000, hair=50_000, hat=80_000, clothes=50_000, lips=4000, iris=6000, brows=3000, glasses=2000,
+             earrings=1500, necklace=2500) # inner pixels to compare, of all faces
 
 
 def inner(mask):

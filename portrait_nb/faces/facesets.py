@@ -459,7 +459,8 @@ def drawn_faces(
 def _known(images, known, root):
     "`images`, or a sentence that names those that the set doesn't have"
     unknown = [o for o in images if o not in known]
-    if unknown: raise ValueError(f"{some(unknown)} {'are' if len(unknown)>1 else 'is'} not a picture of {root}.")
+    are = 'is not a picture' if len(unknown)==1 else 'are not pictures'
+    if unknown: raise ValueError(f"{some(unknown)} {are} of {root}.")
     return images
 
 def drawn_points(
