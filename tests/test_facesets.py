@@ -16,7 +16,8 @@ from PIL import Image
 
 from portrait_nb.annotations import read_annotations
 from portrait_nb.faces import drawn, facesets
-from portrait_nb.faces.drawn import CELEBA, FACE_TASKS, PARSING, draw_sitting, face_attributes
+from portrait_nb.faces.conventions import CELEBA_40, PARSING
+from portrait_nb.faces.drawn import FACE_TASKS, draw_sitting, face_attributes
 from portrait_nb.faces.facesets import (
     RATES, REAL_TIES, TIES, deal_faces, drawn_faces, drawn_parsing, drawn_points, drawn_sittings, face_plan, face_sheet,
     leaning, make_faces, parsing_path, set_shares, set_tie, sit, write_faces)
@@ -123,14 +124,14 @@ def second_opinion(d, mask):
     found = of_hair(d['face']) | of_numbers(d) | of_things(d)
     hidden = out_of_sight(d, mask)
     words = {None:'', True:'yes', False:'no'}
-    return {o: '' if o=='Attractive' or hidden.get(o) else words[found[o]] for o in CELEBA}
+    return {o: '' if o=='Attractive' or hidden.get(o) else words[found[o]] for o in CELEBA_40}
 
 
 @pytest.mark.parametrize('kind', ['tied', 'free'])
 def test_other_rules_find_the_same_labels_in_the_numbers(kind, request):
     root = request.getfixturevalue(kind)
     df = pd.concat([drawn_faces(root, o)[0] for o in ('test','val')]).drop_duplicates('image').set_index('image')
-    labels = df[list(CELEBA)].to_dict('index')
+    labels = df[list(CELEBA_40)].to_dict('index')
     lines = [json.loads(o) for o in (root/'faces.jsonl').read_text().splitlines()]
     assert len(lines)==len(df)==200
     for d in lines:
@@ -300,7 +301,7 @@ def test_a_broken_mask_is_drawn_again_or_named(how, tied, tmp_path):
 
 def test_a_picture_that_is_gone_is_drawn_again(tied, tmp_path):
     shutil.copytree(tied, tmp_path/'a')
-    for o in ('pictures/f0002_01.jpg', 'validation.csv', 'points.npy'): (tmp_path/'a'/o).unlink()
+    for o in ('pictures/f0002_01.jpg', 'validation.csv', 'points.npz'): (tmp_path/'a'/o).unlink()
     make_faces(tmp_path/'a', 'tiny', n_workers=0)
     assert contents(tmp_path/'a')==contents(tied)
 
