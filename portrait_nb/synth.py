@@ -8,7 +8,8 @@ __all__ = ['TABLE2', 'UNIDENTIFIED', 'TABLE3', 'HAT_TASK', 'PRESETS', 'PEOPLE', 
            'USUAL', 'USUAL_ARMS', 'HAZE', 'FRAME', 'NOISE', 'MISSING', 'TABLE_COLUMNS', 'HIDDEN', 'VERSION', 'CLAIM',
            'TABLE_FILE', 'SCENES_FILE', 'Preset', 'head_size', 'long_tail', 'deal_labels', 'deal_people', 'population',
            'shot_table', 'image_table', 'Viewpoint', 'aim_camera', 'Shot', 'stage_shot', 'visible_labels', 'draw_shot',
-           'play', 'draw_portrait', 'annotated', 'make_portraits']
+           'play', 'draw_portrait', 'annotated', 'save_whole', 'jpeg_bytes', 'in_processes', 'claim_folder',
+           'make_portraits']
 
 # %% ../nbs/data/100_synth.ipynb #b14f5667
 import io, itertools, json, math, os, subprocess, sys
@@ -551,7 +552,10 @@ def annotated(images:pd.DataFrame, # from `image_table`
     return df[columns]
 
 # %% ../nbs/data/100_synth.ipynb #67ff5292
-def _save(path, data):
+def save_whole(
+    path,      # of the file
+    data:bytes # to write
+):
     "Write `data` beside `path`, then rename: there is never half a file; two runs side by side write the same bytes"
     part = path.with_name(f'.{path.name}.part')
     part.write_bytes(data)
@@ -559,8 +563,10 @@ def _save(path, data):
     except FileNotFoundError:
         if not path.exists(): raise
 
-def _jpeg(pixels):
-    "The bytes of a JPEG file"
+def jpeg_bytes(
+    pixels # (H, W, 3) uint8
+)->bytes:
+    "A JPEG file, as we write it"
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, 'JPEG', quality=90, subsampling=0)
     return out.getvalue()
@@ -573,7 +579,7 @@ def _draw_files(root, rows, size, seed):
         pictures = draw_shot(s, lod=min(1., size[0]/256))
         for row in frames:
             pixels = play(s, pictures, size, _rng(seed, 7, row['shot'], row['take']))
-            _save(root/row['image'], _jpeg(pixels))
+            save_whole(root/row['image'], jpeg_bytes(pixels))
             yield row['image']
 
 # %% ../nbs/data/100_synth.ipynb #d3724a26
@@ -584,27 +590,30 @@ def _worker():
         sys.stdout.write(f'{image}\n') # in one piece: the pipe has several writers
         sys.stdout.flush()
 
-def _start(n, sink):
-    "`n` drawing processes that wait for their jobs, and report through the pipe `sink` what they have done"
+def _start(module, n, sink):
+    "`n` processes that wait for their jobs, and report through the pipe `sink` what they have done"
     path = os.pathsep.join(o or os.getcwd() for o in sys.path)
     env = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, '-c', 'from portrait_nb.synth import _worker; _worker()']
+    command = [sys.executable, '-c', f'from {module} import _worker; _worker()']
     def start(): return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sink, env=env, start_new_session=True)
     return [start() for _ in range(n)]
 
-def _in_processes(root, rows, size, seed, n):
-    "As `_draw_files`, by `n` processes"
+def in_processes(
+    module:str, # its function `_worker` reads a job from standard input and writes a line for each thing done
+    jobs:list,  # a dict for each process
+    again:str   # what to do if a process stops, for the message
+): # an iterator over the lines
+    "What the workers report, as it comes; they end with the iterator"
     source,sink = os.pipe()
     with os.fdopen(source) as lines:
-        workers = _start(n, sink)
+        workers = _start(module, len(jobs), sink)
         os.close(sink)
         try:
-            for k,p in enumerate(workers):
-                job = dict(root=str(root), size=size, seed=seed, rows=[o for o in rows if o['shot']%n==k])
+            for job,p in zip(jobs, workers):
                 with suppress(BrokenPipeError), p.stdin: p.stdin.write(json.dumps(job).encode())
             yield from lines
             if any(p.wait() for p in workers):
-                raise RuntimeError(f"A drawing process stopped before its end. Run make_portraits on {root} again: it goes on where it stopped.")
+                raise RuntimeError(f"A drawing process stopped before its end. {again}: it goes on where it stopped.")
         finally:
             for p in workers:
                 p.terminate()
@@ -614,22 +623,27 @@ def _in_processes(root, rows, size, seed, n):
 VERSION = 2 # of the drawings: another one draws other pixels
 CLAIM,TABLE_FILE,SCENES_FILE = 'portraits.json', 'annotations.csv', 'scenes.csv'
 
-def _claim(root, preset, seed):
+def claim_folder(
+    root:Path,             # folder for a drawn set
+    mine:dict,             # what is to be drawn in it
+    file:str=CLAIM,        # the file in it that says so
+    by:str='make_portraits'# whose folder it is to be, for the messages
+):
     "Make the folder ours, or say why it can't be"
-    mine,claim = dict(preset=preset, seed=seed, version=VERSION),root/CLAIM
+    claim = root/file
     if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} is a file; make_portraits needs a folder, new or empty.")
+        raise ValueError(f"{root} is a file; {by} needs a folder, new or empty.")
     if claim.exists():
         try: theirs = json.loads(claim.read_text())
         except ValueError:
-            raise ValueError(f"{claim} is not what make_portraits writes; take a new or an empty folder.") from None
+            raise ValueError(f"{claim} is not what {by} writes; take a new or an empty folder.") from None
         if theirs!=mine:
             raise ValueError(f"{root} holds portraits of another kind ({theirs}, asked for {mine}); "
                              "take another folder, or delete this one.")
-    elif root.exists() and any(o.name!=f'.{CLAIM}.part' for o in root.iterdir()):
-        raise ValueError(f"{root} holds files that make_portraits did not write; take a new or an empty folder.")
+    elif root.exists() and any(o.name!=f'.{file}.part' for o in root.iterdir()):
+        raise ValueError(f"{root} holds files that {by} did not write; take a new or an empty folder.")
     root.mkdir(parents=True, exist_ok=True)
-    _save(claim, json.dumps(mine).encode())
+    save_whole(claim, json.dumps(mine).encode())
 
 # %% ../nbs/data/100_synth.ipynb #14f7291b
 def _draw_missing(root, images, size, seed, n_workers):
@@ -637,8 +651,11 @@ def _draw_missing(root, images, size, seed, n_workers):
     for o in set(images.image.str.rsplit('/', n=1).str[0]): (root/o).mkdir(parents=True, exist_ok=True)
     rows = [o for o in images.to_dict('records') if not (root/o['image']).exists()]
     if n_workers is None: n_workers = os.cpu_count() if len(rows)>=1000 else 0
-    if n_workers: drawn = _in_processes(root, rows, size, seed, n_workers)
-    else:         drawn = _draw_files(root, rows, size, seed)
+    if n_workers:
+        jobs = [dict(root=str(root), size=size, seed=seed, rows=[o for o in rows if o['shot']%n_workers==k])
+                for k in range(n_workers)]
+        drawn = in_processes('portrait_nb.synth', jobs, f'Run make_portraits on {root} again')
+    else: drawn = _draw_files(root, rows, size, seed)
     for _ in progress_bar(drawn, total=len(rows), leave=False): pass
 
 def make_portraits(path,                # folder for images and tables; new, empty, or an interrupted run's
@@ -648,11 +665,11 @@ def make_portraits(path,                # folder for images and tables; new, emp
                   )->pd.DataFrame:      # the annotation table, one row per image
     "Draw the portraits of `preset` and write their table; a finished set is only read, an interrupted one goes on"
     root,seed,p = Path(path).expanduser(),int(seed),PRESETS[one_of(preset, PRESETS, 'preset')]
-    _claim(root, preset, seed)
+    claim_folder(root, dict(preset=preset, seed=seed, version=VERSION))
     if (root/TABLE_FILE).exists(): return pd.read_csv(root/TABLE_FILE, dtype=str, keep_default_na=False)
     images = image_table(preset, seed)
     _draw_missing(root, images, p.size, seed, n_workers)
     df = annotated(images, seed, p.hats)
-    _save(root/SCENES_FILE, images[HIDDEN].to_csv(index=False).encode())
-    _save(root/TABLE_FILE, df.to_csv(index=False).encode())
+    save_whole(root/SCENES_FILE, images[HIDDEN].to_csv(index=False).encode())
+    save_whole(root/TABLE_FILE, df.to_csv(index=False).encode())
     return df

@@ -7,10 +7,11 @@ from PIL import Image
 from scipy.io import savemat
 from portrait_nb.annotations import COLUMNS, AnnotationWarning, read_annotations, write_annotations
 from portrait_nb.data import portrait_dls
-from portrait_nb.faces.facereaders import (
-    CELEBA_40, CELEBAMASK_ORDER, FLIP_68, GROUPINGS, PARSING, WFLW_FLAGS, WFLW_FLIP, WFLW_PARTS, WFLW_TO_68, YAWS,
-    aflw2000, celebamask_hq, face_mat, face_points, face_pose, face_sources, flip_points, lfwa, lp300w, maad_face,
-    parsing_mask, regroup, reorder, to_68, wflw, wflw_faces, write_points)
+from portrait_nb.faces.conventions import (CELEBA_40, CELEBAMASK_ORDER, FLIP_68, GROUPINGS, PARSING, WFLW_FLIP,
+                                           WFLW_PARTS, WFLW_TO_68, flip_points, regroup, reorder, to_68)
+from portrait_nb.faces.facereaders import (WFLW_FLAGS, YAWS, aflw2000, celebamask_hq, face_mat, face_points, face_pose,
+                                           face_sources, lfwa, lp300w, maad_face, parsing_mask, wflw, wflw_faces,
+                                           write_points)
 from portrait_nb.sources import SourceError, celeba
 from portrait_nb.tasks import Task, Tasks, feature_split
 

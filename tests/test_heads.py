@@ -6,7 +6,7 @@ from portrait_nb.draw.hair import draw_hair_behind
 from portrait_nb.draw.hats import HATS, Hat, draw_head, head_image
 from portrait_nb.tasks import PORTRAIT
 
-BEARDS = ('none', 'stubble', 'moustache', 'goatee', 'full', 'long')
+BEARDS = ('none', 'stubble', 'moustache', 'chin', 'goatee', 'full', 'long')
 
 
 def face_of(seed, gender='female', age='young adult'): return random_face(np.random.default_rng(seed), gender, age)

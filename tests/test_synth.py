@@ -89,14 +89,14 @@ def test_workers_change_nothing(tiny, tmp_path):
 
 
 def test_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
-    save, n = synth._save, [0]
+    save, n = synth.save_whole, [0]
     def tired(path, data):
         n[0] += 1
         if n[0] == 120: path.with_name(f'.{path.name}.part').write_bytes(data[:50]); raise KeyboardInterrupt
         save(path, data)
-    monkeypatch.setattr(synth, '_save', tired)
+    monkeypatch.setattr(synth, 'save_whole', tired)
     with pytest.raises(KeyboardInterrupt): make_portraits(tmp_path/'x', 'tiny', n_workers=0)
-    monkeypatch.setattr(synth, '_save', save)
+    monkeypatch.setattr(synth, 'save_whole', save)
     assert 100<len(list((tmp_path/'x').rglob('*.jpg')))<120 and not (tmp_path/'x'/'annotations.csv').exists()
     drawn, play = [], synth.play
     monkeypatch.setattr(synth, 'play', lambda *args: (drawn.append(1), play(*args))[1])
@@ -106,8 +106,8 @@ def test_interrupted_run_goes_on(tiny, tmp_path, monkeypatch):
 
 def test_a_dead_worker_ends_in_an_error(tmp_path, monkeypatch):
     start = synth._start
-    def one_dies(n, sink):
-        workers = start(n, sink)
+    def one_dies(module, n, sink):
+        workers = start(module, n, sink)
         workers[0].kill()
         return workers
     monkeypatch.setattr(synth, '_start', one_dies)

@@ -7,7 +7,7 @@ __all__ = ['draw_hair', 'draw_hair_behind']
 
 # %% ../../nbs/draw/050_hair.ipynb #839c289a
 from math import asin, cos, radians, sin
-from .brush import skia, paint, shade, linear, radial
+from .brush import skia, paint, shade, linear, radial, part
 from .heads import Face, Head, shape, curve
 
 # %% ../../nbs/draw/050_hair.ipynb #de0204b9
@@ -412,6 +412,9 @@ def draw_hair(
     "The hair on the skull, and what is tied beside it; from the back all that hangs, too"
     hair = head.hair
     if hair is None: return
+    with part(head.canvas, 'hair'): _draw_styled(head, hair)
+
+def _draw_styled(head, hair):
     if hair.fringes==('bare',): _draw_balding(head, hair)
     else: _draw_cap(head, hair)
     if _tail_beside(head, hair): _draw_tail(head, hair)
@@ -427,8 +430,11 @@ def draw_hair_behind(
 ):
     "Hair that hangs behind the shoulders: draw it before the body. From the back `draw_head` draws it"
     head = Head(canvas, face, view, light_side=light_side, hat=hat)
-    hair,colour = head.hair,face.hair_colour
-    if hair is None or view=='back': return
+    if head.hair is not None and view!='back':
+        with part(canvas, 'hair'): _draw_behind(canvas, head, head.hair)
+
+def _draw_behind(canvas, head, hair):
+    colour,view = head.face.hair_colour,head.view
     dark = paint(colour, shader=linear((0,-.8), (0,.5), [shade(colour,-.34), shade(colour,-.10)]))
     if hair.fall is not None: canvas.drawPath(_fall_path(head, hair), dark)
     elif hair.is_afro: _draw_afro(head, hair)

@@ -8,7 +8,7 @@ __all__ = ['HATS', 'Hat', 'random_hat', 'draw_head', 'head_image']
 # %% ../../nbs/draw/060_hats.ipynb #01871fa4
 import numpy as np
 from dataclasses import dataclass
-from .brush import skia, paint, shade, linear
+from .brush import skia, paint, shade, linear, part
 from .heads import Face, Head, head_canvas, jitter, shape
 from .hair import draw_hair, draw_hair_behind
 
@@ -187,7 +187,7 @@ def draw_head(
     canvas,                   # skia canvas, in head units: chin (0, 0), crown (0, -1), x to the right
     face:Face,                # whose head
     view:str,                 # one of VIEWS; half side and side look to the right, mirror the canvas for the left
-    expressions=('neutral',), # names of MOODS; two are blended
+    expressions=('neutral',), # names of MOODS, two are blended; or a `Mood`
     hat:Hat=None,             # what is worn
     light_side:float=0.,      # -1 light from the left .. 1 from the right
     intensity:float=1.        # how strong the expressions are
@@ -201,9 +201,11 @@ def draw_head(
     draw_hair(head)
     if head.turned and not head.ears_covered: head.draw_ears()
     if has_face: head.draw_brows()
-    if not head.ears_covered: _draw_earrings(head)
-    _draw_glasses(head)
-    if hat is not None: _DRAW_HAT[hat.kind](head, hat.colour)
+    if not head.ears_covered:
+        with part(canvas, 'ear_r'): _draw_earrings(head)
+    with part(canvas, 'eye_g'): _draw_glasses(head)
+    if hat is None: return
+    with part(canvas, 'hat'): _DRAW_HAT[hat.kind](head, hat.colour)
 
 # %% ../../nbs/draw/060_hats.ipynb #40a4027e
 def head_image(
