@@ -3,18 +3,15 @@
 A wing imports from wings before it, a notebook from lower numbers of its own wing,
 and nobody another module's private name.
 """
-import ast, json, re, sys
+import ast, re, sys
 from pathlib import Path
+from check_reading import code_cells as cells
 
 root = Path(__file__).resolve().parent.parent
 WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
 PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
 READ_ONLY = ('tutorials', 'reproductions') # these export nothing
 EXPORT = re.compile(r'^#\s*\|\s*export[si]?\b', re.M)
-
-def cells(path):
-    found = json.loads(path.read_text('utf-8'))['cells']
-    return [''.join(c['source']) for c in found if c['cell_type']=='code']
 
 def module_of(path):
     "The module that a notebook exports, e.g. 'draw.brush'"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'.ci'))
+from check_reading import cells_of, notebooks
 from make_readme import out_of_step
 
 def rebuilt(tmp):
@@ -29,10 +30,11 @@ def with_paths():
     "Notebooks whose outputs name a folder of installed packages, as warnings do"
     for p in sorted((root/'nbs').rglob('*.ipynb')):
         if '.ipynb_checkpoints' in p.parts: continue
-        outputs = [o for c in json.loads(p.read_text('utf-8'))['cells'] for o in c.get('outputs', [])]
+        outputs = [o for c in cells_of(p) for o in c.get('outputs', [])]
         if 'site-packages/' in json.dumps(outputs): yield p.relative_to(root)
 
 def main():
+    for p in notebooks(): cells_of(p) # nbdev would not name the one that is broken
     with tempfile.TemporaryDirectory() as tmp: bad = differing(rebuilt(Path(tmp).resolve()))
     for f in bad: print(f'{f}: not clean or not in sync. Run: nbdev_clean && nbdev_export && nbdev_clean')
     for f in with_paths(): bad.append(f); print(f'{f}: an output shows a path of this machine. Remove that output.')

@@ -2,8 +2,8 @@
 
 Figures are a floor, not the aim: read the page aloud.
 """
-import json, re, sys
-from check_reading import notebooks, root
+import re, sys
+from check_reading import cells_of, notebooks, root
 
 PEOPLE,SEMICOLONS,CHOICE = 150,6,60 # at least, per 10,000 words; at most, per 100 sentences; words of an "Our choice"
 WE = re.compile(r"\b(we|us|our|you|your|let's|we'll|we've|you'll|you've|you're|we're)\b", re.I)
@@ -35,7 +35,7 @@ def unspoken(cells):
         if any(k.startswith('image/') for k in kinds) and not ALT.search(''.join(c['source'])): yield i
 
 def faults_of(path):
-    where,cells = path.relative_to(root),json.loads(path.read_text('utf-8'))['cells']
+    where,cells = path.relative_to(root),cells_of(path)
     prose = [''.join(c['source']) for c in cells if c['cell_type']=='markdown']
     people,semicolons = voice('\n'.join(prose))
     if round(people)<PEOPLE: yield f'{where}: {people:.0f} times "we" or "you" in 10,000 words; {PEOPLE} are the least.'

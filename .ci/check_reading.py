@@ -18,9 +18,13 @@ def notebooks():
     found = sorted((root/'nbs').rglob('*.ipynb'))
     return [p for p in found if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts)]
 
-def code_cells(path):
-    cells = json.loads(path.read_text('utf-8'))['cells']
-    return [''.join(c['source']) for c in cells if c['cell_type']=='code']
+def cells_of(path):
+    "The cells of a notebook; if it is none, the check ends and names it"
+    try: return json.loads(path.read_text('utf-8'))['cells']
+    except (ValueError, KeyError, TypeError) as e:
+        sys.exit(f'{path}: not a notebook ({type(e).__name__}: {e}). Mend it, perhaps a merge left its marks in it.')
+
+def code_cells(path): return [''.join(c['source']) for c in cells_of(path) if c['cell_type']=='code']
 
 def code_lines(source): return [o for o in source.split('\n') if o.strip() and not re.match(r'#\s*\|', o)]
 

@@ -2,11 +2,13 @@
 
 With `--with quarto` Quarto does. What a page says of a public name comes from the imported library: no cell runs.
 """
-import argparse, ast, inspect, os, re, shutil, subprocess, sys, textwrap, yaml
+import argparse, ast, inspect, io, os, re, shutil, subprocess, sys, textwrap, tokenize, yaml
 from dataclasses import is_dataclass
 from functools import reduce
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
+from check_reading import cells_of
 from execnb.nbio import mk_cell, read_nb, write_nb
 from fastcore.basics import AttrDict
 from fastcore.docments import DocmentText
@@ -23,9 +25,12 @@ root = Path(__file__).resolve().parent.parent
 WIDTH = 86                   # characters of a signature's line that a window of 1280 pixels shows
 COPIED = ('.qmd', '.yml', '.css', '.png', '.jpg', '.csv') # files beside the notebooks that belong to the site
 ALSO = ('CHANGELOG.md', 'CONTRIBUTING.md')                # pages from the root of the repository
-FENCES = re.compile(r'^(````.*?^````|```.*?^```|~~~.*?^~~~|:::.*?$)', re.M|re.S)
+FENCES = re.compile(r'^[ \t]*(`{3,}(?=[^`\n]*$)|~{3,}).*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)|^:::.*?$', re.M|re.S)
 SPANS = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\([^)]*\))|(?<!`)`([^`\s]+?)(\(\))?`(?!`)')
-TARGET = re.compile(r'(\]\()([^)\s#]+)(#[^)\s]*)?(?=[)\s])')
+CODE = r'(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[^\S\n]*\n).)*?(?<!`)(?P=ticks)(?!`)'
+TARGET = r'(?P<to>\]\()(?P<file>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=[)\s])'
+TARGET = re.compile(f'{CODE}|{TARGET}', re.S) # code too, which is passed over
+ITEM = re.compile(r' *(?:[-*+]|\d+[.)]) +')
 
 def notebooks(nbs):
     found = sorted(nbs.rglob('*.ipynb'))
@@ -38,7 +43,23 @@ def page_name(path):
 
 def outside_fences(change, text):
     "`text` with everything changed that is not in a code fence or the line that opens a call-out"
-    return ''.join(o if i%2 else change(o) for i,o in enumerate(FENCES.split(text)))
+    parts,end = [],0
+    for m in FENCES.finditer(text):
+        parts += [change(text[end:m.start()]), m[0]]
+        end = m.end()
+    return ''.join([*parts, change(text[end:])])
+
+def marked(lines):
+    "Pairs (is it a line of an indented block of code?, line)"
+    needed,after_blank = 4,True # blanks before code; in an item of a list they count from its text
+    for line in lines:
+        n,is_blank,item = len(line)-len(line.lstrip(' ')),not line.strip(),ITEM.match(line)
+        ends_list = after_blank and not is_blank and not item and n<needed-4
+        if ends_list: needed = 4
+        is_code = after_blank and not is_blank and n>=needed
+        if item and not is_code: needed = item.end()+4
+        yield is_code,line
+        after_blank = is_blank or is_code
 
 # The entry of a public name
 
@@ -65,10 +86,19 @@ def written_defaults(f):
     pairs += [(o.arg, d) for o,d in zip(node.args.kwonlyargs, node.args.kw_defaults) if d]
     return {name: ast.unparse(d) for name,d in pairs}
 
+def split_comment(line):
+    "A line of code, and the words of its comment; a # in a string begins none"
+    at = -1
+    try:
+        for o in tokenize.generate_tokens(io.StringIO(line).readline):
+            if o.type==tokenize.COMMENT: at = o.start[1]-1
+    except (tokenize.TokenError, SyntaxError): pass # the brackets of a signature close on another line
+    return (line[:at], line[at+3:]) if at>=0 else (line, '')
+
 def folded(line):
     "A line of a signature, its comment folded under itself where it is too long"
-    code,mark,doc = line.partition(' # ')
-    if len(line)<=WIDTH or not mark: return line
+    code,doc = split_comment(line)
+    if len(line)<=WIDTH or not doc: return line
     beside = len(code)<=WIDTH//2
     pad = '\n'+' '*(len(code)+1 if beside else 8)+'# '
     lines = textwrap.wrap(doc, max(WIDTH-len(pad)+1, 20), break_on_hyphens=False)
@@ -116,10 +146,12 @@ def is_public(name):
     parts = name.split('.')
     return not any(o.startswith('_') for o in parts[:-1]) and not re.match('_(?!_)', parts[-1])
 
-def definitions(cell):
+def definitions(cell, page=''):
     "Names that an exported cell defines, `Class.name` where it patches a class"
     nodes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    names = [showdoc_nm(o) for o in cell.parsed_() or [] if isinstance(o, nodes)]
+    try: body = ast.parse(cell.source).body
+    except SyntaxError as e: sys.exit(f'{page}, cell {cell.idx_}: an exported cell is no Python ({e}): mend it.')
+    names = [showdoc_nm(o) for o in body if isinstance(o, nodes)]
     return [o for name in names for o in ([name] if isinstance(name, str) else name)]
 
 class Entries(Processor):
@@ -132,7 +164,7 @@ class Entries(Processor):
             shown = c.cell_type=='code' and {'export','exports'}&set(c.directives_) and 'hide' not in c.directives_
             where = c.directives_.get('export') or c.directives_.get('exports') or modules
             entries = []
-            for name in filter(is_public, definitions(c) if shown else []):
+            for name in filter(is_public, definitions(c, nb.path_) if shown else []):
                 o = reduce(getattr, name.split('.'), import_module(f'{cfg.lib_name}.{where[0]}'))
                 if not docstring(unwrapped(o)):
                     nb.undocumented_.append(name)
@@ -202,14 +234,15 @@ class Links:
         return f'[{m[0]}]({url})' if url else m[0]
 
     def _target(self, m):
-        if re.match(r'(?i)[a-z]+:|/', m[2]): return m[0]
-        p = Path(os.path.normpath(self.folder/m[2]))
-        if p.is_relative_to(self.nbs): new = page_name(Path(m[2])).as_posix()
+        file = m['file']
+        if not file or re.match(r'(?i)[a-z]+:|/', file): return m[0]
+        p = Path(os.path.normpath(self.folder/file))
+        if p.is_relative_to(self.nbs): new = page_name(Path(file)).as_posix()
         elif p.is_relative_to(root) and p.exists():
             kind = 'tree' if p.is_dir() else 'blob'
             new = f'{self.cfg.git_url}/{kind}/{self.cfg.branch}/{p.relative_to(root).as_posix()}'
-        else: new = m[2]
-        return f'{m[1]}{new}{m[3] or ""}'
+        else: new = file
+        return f'{m["to"]}{new}{m["anchor"] or ""}'
 
     def _line(self, line):
         "A line of prose; a heading is no link"
@@ -217,7 +250,10 @@ class Links:
         return line if line.startswith('    ') else SPANS.sub(self._span, line)
 
     def __call__(self, text):
-        def change(o): return TARGET.sub(self._target, ''.join(map(self._line, o.splitlines(True))))
+        def prose(lines): return ''.join(map(self._line, TARGET.sub(self._target, ''.join(lines)).splitlines(True)))
+        def change(o):
+            parts = groupby(marked(o.splitlines(True)), lambda pair: pair[0])
+            return ''.join((''.join if is_code else prose)([line for _,line in part]) for is_code,part in parts)
         return outside_fences(change, text)
 
 def link_all(nb, links):
@@ -249,6 +285,7 @@ def sidebar_faults(quarto, nbs):
 def title_faults(nbs):
     "nbdev takes the first cell for the title and one sentence below it; what else is in it would be lost"
     for p in notebooks(nbs):
+        cells_of(p)
         first = next((c for c in read_nb(p).cells if (c.source or '').strip()), None)
         first = first.source if first and first.cell_type=='markdown' else ''
         if not re.fullmatch(r'# [^\n]+(\s+> [^\n]+)?\s*', first):
@@ -274,10 +311,11 @@ def copy_beside(nbs, proc):
         if any(o.startswith('.') for o in name.parts) or name.name=='_quarto.yml': continue
         to = proc/page_name(name)
         to.parent.mkdir(parents=True, exist_ok=True)
-        if p.suffix in ('.qmd', '.md'): to.write_text(Links(p, nbs, set())(p.read_text('utf-8')))
+        if p.suffix in ('.qmd', '.md'): to.write_text(Links(p, nbs, set())(p.read_text('utf-8')), 'utf-8')
         else: shutil.copy(p, to)
     for o in ALSO:
-        if (root/o).exists(): (proc/o.lower()).write_text(Links(root/o, root, set())((root/o).read_text('utf-8')))
+        if not (root/o).exists(): continue
+        (proc/o.lower()).write_text(Links(root/o, root, set())((root/o).read_text('utf-8')), 'utf-8')
 
 # The whole site
 
@@ -321,14 +359,14 @@ def main():
     copy_beside(nbs, proc)
     pages = write_pages(nbs, proc)
     to_pages = mapped(lambda o: page_name(Path(o)).as_posix() if re.search(r'\.(ipynb|md)$', o) else o, quarto)
-    (proc/'_quarto.yml').write_text(yaml.dump(to_pages, sort_keys=False, allow_unicode=True))
+    (proc/'_quarto.yml').write_text(yaml.dump(to_pages, sort_keys=False, allow_unicode=True), 'utf-8')
     render(tool, proc)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
     shutil.move(proc/cfg.doc_path.name, cfg.doc_path)
     base = f'{cfg.doc_host}{cfg.doc_baseurl}/'
     ext = '.llms.md' if tool=='smalldocs' else '.html.md'
-    (cfg.doc_path/'llms.txt').write_text(index_for_models(quarto, pages, cfg, base, ext))
-    (cfg.doc_path/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n')
+    (cfg.doc_path/'llms.txt').write_text(index_for_models(quarto, pages, cfg, base, ext), 'utf-8')
+    (cfg.doc_path/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n', 'utf-8')
     report(pages)
 
 if __name__=='__main__': main()

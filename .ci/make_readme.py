@@ -1,9 +1,10 @@
 """Write README.md from nbs/index.ipynb: its text, its code, and what the code printed. The pictures that it drew become
 files under nbs/images/index/."""
-import base64, json, re, sys
+import base64, re, sys
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from check_reading import cells_of
 
 NOTE = '<!-- Written by `make readme` from nbs/index.ipynb; edit the notebook. -->'
 OPTION = re.compile(r'^#\s*\|\s*(.*)$')
@@ -72,7 +73,7 @@ def drawn(cells)->list:
 
 def pictures(index)->dict:
     "{file name: bytes} of every picture that the notebook shows"
-    cells = json.loads(Path(index).read_text('utf-8'))['cells']
+    cells = cells_of(Path(index))
     found = {}
     for _,output,name in drawn(cells):
         kind = next(k for k in ENDINGS if k in output['data'])
@@ -137,7 +138,7 @@ def blocks(cells):
 
 def readme(index)->str:
     "The text of README.md; links are those of the notebook, seen from the folder above"
-    cells = json.loads(Path(index).read_text('utf-8'))['cells']
+    cells = cells_of(Path(index))
     text = '\n\n'.join([NOTE, *blocks(cells)])
     beside = {'images', *(o.name for o in Path(index).parent.iterdir())}
     beside = '|'.join(map(re.escape, sorted(beside)))

@@ -25,7 +25,7 @@ def environment(folder, shared):
     bin = folder/('Scripts' if os.name=='nt' else 'bin')
     where = 'import sysconfig; print(sysconfig.get_path("purelib"))'
     own = subprocess.run([bin/'python', '-c', where], capture_output=True, text=True, check=True).stdout.strip()
-    if shared: (Path(own)/'zz_shared.pth').write_text(f'{Path(shared).resolve()}\n')
+    if shared: (Path(own)/'zz_shared.pth').write_text(f'{Path(shared).resolve()}\n', 'utf-8')
     return bin
 
 def install(bin, built, shared, pins):

@@ -1,32 +1,29 @@
-"""Run every notebook in two processes, the slow ones first, so that neither process idles at the end.
-
-The order is all that differs from `nbdev_test --n_workers 2 --timing`.
-"""
-import sys
-from pathlib import Path
-from fastcore.foundation import working_directory
+"""Run every notebook as nbdev_test does, the slowest first, so that no process is idle while the last one runs."""
+import os, sys
 from fastcore.parallel import parallel
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
-from nbdev.test import _keep_file, test_nb
+from nbdev.test import test_nb
 
-SLOW = ('150_cli', 'many_gpus', '040_distributed', '100_synth', '050_runs', 'index', '030_learner', 'market1501',
-        '010_callbacks', 'your_photos', '030_facesets', '030_report', 'your_sub_tasks', '110_data')
+N_WORKERS = 2
+# which take longest, the longest first; the times that a run prints say when to change this
+SLOW = ('many_gpus', '040_distributed', '100_synth', '150_cli', 'index', '030_learner', 'market1501', '010_callbacks',
+        'your_photos', '040_facesets', '030_report')
 
-def order(files):
-    "The slow notebooks in their order, then the others by name"
-    rank = {o: i for i,o in enumerate(SLOW)}
-    return sorted(files, key=lambda f: (rank.get(f.stem, len(SLOW)), f.name))
+def slowest_first(files):
+    "`files` in the order of `SLOW`, the others behind"
+    return sorted(files, key=lambda p: (SLOW.index(p.stem) if p.stem in SLOW else len(SLOW), p))
 
 def main():
     cfg = get_config()
-    files = order(f.absolute() for f in nbglob(None, as_path=True) if _keep_file(f, '.notest'))
-    if not files: sys.exit('No notebook was found.')
-    with working_directory(cfg.nbs_path):
-        results = parallel(test_nb, files, skip_flags=cfg.tst_flags.split(), force_flags=[], n_workers=2,
-                           basepath=cfg.config_path, pause=.01, do_print=False)
-    for (_,seconds),f in sorted(zip(results, files), key=lambda o: -o[0][1]): print(f'{f.name}: {seconds:.0f} secs')
-    failed = [f.name for (passed,_),f in zip(results, files) if not passed]
-    if failed: sys.exit(f"These notebooks failed: {', '.join(failed)}")
+    files = slowest_first(p.absolute() for p in nbglob(as_path=True))
+    skipped = cfg.tst_flags.split()
+    os.chdir(cfg.nbs_path)
+    found = parallel(test_nb, files, skip_flags=skipped, n_workers=N_WORKERS, basepath=cfg.config_path, pause=.01)
+    pairs = list(zip(files, found))
+    for p,(_,seconds) in sorted(pairs, key=lambda o: -o[1][1]): print(f'{seconds:4.0f} s  {p.name}')
+    failed = [p.relative_to(cfg.nbs_path).as_posix() for p,(passed,_) in pairs if not passed]
+    if failed: sys.exit(f'These notebooks fail: {", ".join(failed)}')
+    print(f'All {len(files)} notebooks run.')
 
 if __name__=='__main__': main()

@@ -7,7 +7,7 @@ __all__ = ['READERS', 'says_why', 'command', 'portrait_synth', 'portrait_demo', 
            'portrait_train', 'portrait_eval', 'portrait_interpret', 'portrait_ablate']
 
 # %% ../nbs/use/150_cli.ipynb #9903d607
-import codecs, inspect, io, json, os, portrait_nb, sys, warnings
+import codecs, inspect, io, json, os, portrait_nb, re, sys, warnings
 from argparse import ArgumentParser
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from fastcore.docments import docments
@@ -69,9 +69,13 @@ def _spellings(name, words):
     return [o for o in both if any(len(t)>alike and o.startswith(t) for t in typed)] or ['--'+name]
 
 def _as_typed(sentence, f, words):
-    "`sentence` with the options of `f` spelt as `words` spell them"
-    for name in inspect.signature(f).parameters: sentence = sentence.replace('--'+name, _spellings(name, words)[0])
-    return sentence
+    "`sentence` with the options of `f` spelt as `words` spell them; the values among the words stay"
+    values = [o.partition('=')[2] if o.startswith('--') else o for o in words]
+    values = [re.escape(o) for o in values if '--' in o]
+    names = '|'.join(inspect.signature(f).parameters)
+    option = rf'(?<![\w./-])--({names})(?![\w-])'
+    def spell(m): return _spellings(m[1], words)[0] if m[1] else m[0]
+    return re.sub('|'.join([*values, option]), spell, sentence)
 
 # %% ../nbs/use/150_cli.ipynb #1b059601
 def _parser(f, words=()):
@@ -115,17 +119,31 @@ def _check_least(**numbers):
         if n is None or n>=least: continue
         raise ValueError(f"--{name} must be a whole number, {least} or more, got {n}.")
 
+def _check_seeds(option, *seeds):
+    "Refuse a seed that one of the random generators couldn't take"
+    for o in seeds:
+        if 0<=o<10**18: continue
+        raise ValueError(f"{option} must be a whole number, 0 or more, of at most 18 digits, got {o}.")
+
 def _check_folder(option, folder):
-    "Refuse a file where a folder is to be written"
-    if folder and Path(folder).exists() and not Path(folder).is_dir():
-        raise ValueError(f"{option} '{folder}' is a file; give a folder.")
+    "Refuse a file where a folder is to be written, or below which one would have to be"
+    if not folder: return
+    path = Path(folder).absolute()
+    first = next(o for o in (path, *path.parents) if o.exists())
+    if first.is_dir(): return
+    if first==path: raise ValueError(f"{option} '{folder}' is a file; give a folder.")
+    raise ValueError(f"{option} '{folder}': '{first.name}' is a file, and no folder can be made in it.")
+
+def _check_no_folder(option, file):
+    "Refuse a folder where a file is meant"
+    if Path(file).is_dir(): raise ValueError(f"{option} '{file}' is a folder; give a file.")
 
 def _check_file(option, file):
     "Refuse a file that couldn't be written"
     if not file: return
     if not Path(file).resolve().parent.is_dir():
         raise ValueError(f"{option} '{file}': there is no folder '{Path(file).parent}'.")
-    if Path(file).is_dir(): raise ValueError(f"{option} '{file}' is a folder; give a file.")
+    _check_no_folder(option, file)
 
 def _check_ours(option, file, kind, is_ours):
     "Refuse to write over a file that isn't `kind`, for somebody made it"
@@ -133,9 +151,17 @@ def _check_ours(option, file, kind, is_ours):
     raise FileExistsError(f"{option} '{file}' exists already and is no {kind}, and we don't write over it: "
                           "choose another name.")
 
+def _columns(file):
+    "The names in the first line of a csv that we wrote"
+    with open(file, encoding='utf-8', errors='replace') as f: return f.readline().strip().split(',')
+
 def _is_scores(file):
     "Did `portrait_eval` write this csv?"
-    with open(file, encoding='utf-8', errors='replace') as f: return f.readline().startswith('score,')
+    return _columns(file)[0]=='score'
+
+def _is_results(file):
+    "Did `portrait_ablate` write this csv?"
+    return {'key','row','seed'} <= {*_columns(file)}
 
 # %% ../nbs/use/150_cli.ipynb #8c2488e5
 def _split_counts(df): return ', '.join(f'{n:,} {k}' for k,n in df.split.value_counts(sort=False).items())
@@ -149,6 +175,8 @@ def portrait_synth(
 ):
     "Draw a labelled set of portraits: images and annotations.csv"
     _check_least(workers=(workers,0))
+    _check_seeds('--seed', seed)
+    _check_folder('path', path)
     from portrait_nb.synth import make_portraits
     df = make_portraits(path, preset, seed, n_workers=workers)
     print(f"{len(df):,} portraits in {path}: {_split_counts(df)}")
@@ -165,6 +193,7 @@ def portrait_demo(
     "The main job: draw portraits, train, score against an untrained model and chance, describe one portrait"
     _check_folder('--out', out)
     _check_folder('--data', data)
+    _check_seeds('--seed', seed)
     import matplotlib
     matplotlib.use('agg')
     from portrait_nb.demo import run_demo
@@ -212,19 +241,25 @@ def _read_tasks(file, csv):
     from portrait_nb.tasks import Tasks
     columns = read_header(csv)
     if not file: return _paper_tasks(csv, columns)
+    _check_no_folder('--tasks', file)
     try: return Tasks.from_dict(json.loads(Path(file).read_text(encoding='utf-8-sig')))
     except FileNotFoundError: raise FileNotFoundError(f"--tasks {file}: there is no such file.") from None
+    except OSError as e: raise OSError(f"--tasks {file}: this can't be read ({e.strerror}).") from None
     except UnicodeDecodeError: raise ValueError(f"--tasks {file}: not UTF-8 text.") from None
     except json.JSONDecodeError as e: raise ValueError(f"--tasks {file}: not json ({e}).") from None
     except ValueError as e: raise ValueError(f"--tasks {file}: {e}") from None
 
 # %% ../nbs/use/150_cli.ipynb #1ca18a8b
-READERS = ('market1501', 'dukemtmc', 'pa100k', 'rapv2', 'peta', 'celeba', 'utkface', 'rafdb', 'folder_source')
+READERS = ('market1501', 'dukemtmc', 'pa100k', 'rapv2', 'peta', 'celeba', 'utkface', 'rafdb', # people
+           'lfwa', 'maad_face', 'celebamask_hq', 'wflw', 'lp300w', 'aflw2000',                # faces
+           'folder_source')
 
 def _chosen_reader(name, options):
     "The reader, and those of `options` that were given; one that it does not take is refused"
+    one_of(name, READERS, 'reader')
     from portrait_nb import sources
-    reader = getattr(sources, one_of(name, READERS, 'reader'))
+    import portrait_nb.faces.facereaders as faces
+    reader = getattr(sources, name, None) or getattr(faces, name)
     possible = list(inspect.signature(reader).parameters)[1:]
     given = {k: v for k,v in options.items() if v is not None and v is not False}
     for k in given:
@@ -234,6 +269,8 @@ def _chosen_reader(name, options):
     if name=='folder_source' and 'pattern' not in given:
         raise ValueError("folder_source needs --pattern, a regular expression whose named groups are the columns: "
                          "--pattern '(?P<identity>\\d+)_'.")
+    uncut = [k for k in ('size','margin') if k in given and 'crops' not in given]
+    if uncut: raise ValueError(f"--{uncut[0]} is of the faces that we cut out: give --crops FOLDER with it.")
     return reader,given
 
 # %% ../nbs/use/150_cli.ipynb #8b9a94de
@@ -248,39 +285,56 @@ def _new_files(out):
     return table,described
 
 # %% ../nbs/use/150_cli.ipynb #571a9ab6
+def _say_terms(reader):
+    "Under which terms the owners of a set lend it"
+    import pandas as pd
+    from portrait_nb.faces.facereaders import face_sources
+    from portrait_nb.sources import portrait_sources
+    about = pd.concat([portrait_sources(), face_sources()])
+    if reader not in about.index: return
+    print(f"Terms: {about.terms[reader]}. Read them where the set comes from: {about.homepage[reader]}")
+
+def _say_next(reader, table, root, described):
+    "The commands that come next"
+    table,words = quote(str(table)),f"--root {quote(str(root))} --tasks {quote(str(described))}"
+    if reader in ('market1501','dukemtmc'): words += ' --cameras'
+    print(f"\nNext, what would spoil a training, and the training:\n  portrait_lint {table} {words}")
+    print(f"  portrait_train --annotations {table} {words} --out out/{reader}")
+
 @command
 def portrait_import(
-    reader:str,            # market1501, dukemtmc, pa100k, rapv2, peta, celeba, utkface, rafdb, or folder_source
+    # market1501, dukemtmc, pa100k, rapv2, peta, celeba, utkface, rafdb, lfwa, maad_face, celebamask_hq, wflw, lp300w,
+    # aflw2000, or folder_source
+    reader:str,
     root:str,              # folder of the set
     out:str='my.csv',      # the table; its sub-tasks go into a json file of the same name; nothing is overwritten
-    test:str=None,         # of pa100k, rapv2, peta, celeba: the part to score on, test or val (default: test)
-    first:int=None,        # of celeba: the first so many pictures, with a split of their own by identity
+    test:str=None,         # of pa100k, rapv2, peta, celeba, celebamask_hq: the part to score on, test (default) or val
+    first:int=None,        # of celeba, maad_face: the first so many pictures, with a split of their own by identity
     fold:int=None,         # of rapv2, peta: which of the five partitions, 0 to 4 (default: 0)
-    n_attributes:int=None, # of peta: how many of the 105 (default: 35)
-    attributes:str=None,   # of market1501, dukemtmc: the file of attributes, or its folder
+    n_attributes:int=None, # of peta: how many of the 105 (default: 35); of lfwa: 40 or 73 (default: 40)
+    attributes:str=None,   # of market1501, dukemtmc, maad_face: the file of attributes, or its folder
+    celeba:str=None,       # of celebamask_hq: the folder of CelebA's lists, which say who is who and what is the test
+    crops:str=None,        # of wflw: a folder for the faces, cut out (default: the largest face of each picture)
+    size:int=None,         # of wflw: width and height of a crop, in pixels (default: 256)
+    margin:float=None,     # of wflw: around the points of a crop, as a share of the face (default: 0.2)
     race:bool=False,       # of utkface: race as a sub-task too
     pattern:str=None       # of folder_source: regular expression over the paths, its named groups are the columns
 ):
     "Make a table and its sub-tasks from a public set, as its owners ship it"
     from portrait_nb.annotations import write_annotations
-    from portrait_nb.sources import portrait_sources
-    options = dict(test=test, first=first, fold=fold, n_attributes=n_attributes, attributes=attributes, race=race,
-                   pattern=pattern)
+    options = dict(test=test, first=first, fold=fold, n_attributes=n_attributes, attributes=attributes, celeba=celeba,
+                   crops=crops, size=size, margin=margin, race=race, pattern=pattern)
     read,given = _chosen_reader(reader, options)
     table,described = _new_files(out)
+    _check_folder('--crops', crops)
     df,tasks = read(root, **given)
     write_annotations(df, table)
     beside = described.with_name(f'.{described.name}.{os.getpid()}')
     beside.write_text(json.dumps(tasks.to_dict(), indent=1), encoding='utf-8')
     beside.replace(described)
     print(f"{len(df):,} portraits in {table}: {_split_counts(df)}; {len(tasks)} sub-tasks in {described}")
-    about = portrait_sources()
-    if reader in about.index:
-        print(f"Terms: {about.terms[reader]}. Read them where the set comes from: {about.homepage[reader]}")
-    table,words = quote(str(table)),f"--root {quote(str(root))} --tasks {quote(str(described))}"
-    if reader in ('market1501','dukemtmc'): words += ' --cameras'
-    print(f"\nNext, what would spoil a training, and the training:\n  portrait_lint {table} {words}")
-    print(f"  portrait_train --annotations {table} {words} --out out/{reader}")
+    _say_terms(reader)
+    _say_next(reader, table, crops or root, described)
 
 # %% ../nbs/use/150_cli.ipynb #c84b70d8
 def _without_faults(rows, faults, attributes):
@@ -346,7 +400,7 @@ def _check_batch(bs, sampling):
                          f"--bs must be 9 or more, got {bs}.")
 
 def _check_training(annotations, root, out, epochs, lr, bs, pretrained, height, width, workers, ema, score_every,
-                    **others):
+                    seed, **others):
     "Refuse arguments that could only fail later"
     if not annotations or not root:
         raise ValueError("give your table and the folder of its pictures: "
@@ -363,6 +417,7 @@ def _check_training(annotations, root, out, epochs, lr, bs, pretrained, height, 
         if not Path(pretrained).is_file():
             raise ValueError(f"--pretrained must be yes, no or a file of weights; there is no file '{pretrained}'.")
     _check_folder('--out', out)
+    _check_seeds('--seed', seed)
     _check_engine(workers, ema, score_every)
 
 # %% ../nbs/use/150_cli.ipynb #83a9ef2c
@@ -594,6 +649,13 @@ def _ablation_data(scale, annotations, root, tasks, drop):
     return table_loaders(scale, df, root, tasks)
 
 # %% ../nbs/use/150_cli.ipynb #cf20918d
+def _check_results(out, results):
+    "Refuse a folder that can't be made, and to add lines to a file that isn't ours"
+    _check_folder('--out', out)
+    _check_folder('--results', Path(results).parent)
+    _check_no_folder('--results', results)
+    _check_ours('--results', results, 'table of results', _is_results)
+
 @command
 def portrait_ablate(
     preset:str='small',      # scale: tiny, small or bench (drawn portraits), or paper (a table of photographs)
@@ -611,17 +673,19 @@ def portrait_ablate(
     from portrait_nb.ablation import ROWS, SCALES, TABLE4
     from portrait_nb.results import summary
     from portrait_nb.style import score_text
-    chosen = list(TABLE4.rows) if rows is None else rows.split(',')
+    chosen = list(TABLE4.rows) if rows is None else [o.strip() for o in rows.split(',')]
     try: numbers = [int(o) for o in str(seeds).split(',')]
     except ValueError:
         raise ValueError(f"--seeds must be whole numbers with commas between them, got {seeds!r}.") from None
+    _check_seeds('--seeds', *numbers)
     scale = SCALES[one_of(preset, list(SCALES), '--preset')]
     for o in chosen: one_of(o, list(ROWS.rows), '--rows')
-    _check_folder('--out', out)
-    if results and Path(results).is_dir(): _check_file('--results', results)
+    results = results or f'{out}/{preset}.csv'
+    _check_results(out, results)
+    _check_folder('--root', root)
     dls = _ablation_data(scale, annotations, root, tasks, drop)
     data = annotations or f'drawn portraits, preset {preset} (synthetic)'
-    found = ROWS.run(dls, preset, chosen, numbers, out, results or f'{out}/{preset}.csv', data, cameras)
+    found = ROWS.run(dls, preset, chosen, numbers, out, results, data, cameras)
     for score in ('PIQ','mAP'):
         if score not in found or found[score].isna().all(): continue
         table = summary(found, score, chosen).dropna(axis=1, how='all') # one seed has no deviation

@@ -1,5 +1,6 @@
 "What `.ci` refuses: every check finds the fault that it is for, and passes a good page"
 
+import ast
 import importlib
 import json
 import sys
@@ -124,3 +125,34 @@ def test_a_private_name_of_another_module_is_named(check, tmp_path):
     def found(source): return list(layout.private_imports([(path, 'metrics', source)]))
     assert 'imports _codes of portrait_nb.search' in found('from portrait_nb.search import _codes, ranks')[0]
     assert found('from portrait_nb.search import ranks') == found('from portrait_nb.metrics import _own') == []
+
+
+@pytest.mark.parametrize('text', ['{"cells": [', '<<<<<<< HEAD', '[]', '{}'])
+@pytest.mark.parametrize('name', ['check_prose', 'check_reading', 'check_layout'])
+def test_a_file_that_is_no_notebook_is_named(check, tmp_path, name, text):
+    check(name, function='faults_of' if name != 'check_layout' else 'misplaced')
+    broken = tmp_path/'nbs'/'scores'/'010_metrics.ipynb'
+    broken.write_text(text)
+    module = importlib.import_module(name)
+    with pytest.raises(SystemExit, match='010_metrics.ipynb: not a notebook'):
+        module.module_of(broken) if name == 'check_layout' else list(module.faults_of(broken))
+
+
+def test_what_is_read_and_written_names_its_encoding():
+    "The checks work where the locale's alphabet is another"
+    for p in sorted(CI.glob('*.py')):
+        calls = [o for o in ast.walk(ast.parse(p.read_text('utf-8'))) if isinstance(o, ast.Call)]
+        for o in calls:
+            name = getattr(o.func, 'attr', getattr(o.func, 'id', ''))
+            if name not in ('open', 'read_text', 'write_text'): continue
+            words = [*o.args, *(k.value for k in o.keywords)]
+            assert any(getattr(w, 'value', '') == 'utf-8' for w in words), f'{p.name}:{o.lineno}'
+
+
+def test_the_slowest_notebooks_run_first_and_all_of_them_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(CI))
+    import test_notebooks
+    there = list((CI.parent/'nbs').rglob('*.ipynb'))
+    found = test_notebooks.slowest_first(there)
+    assert [p.stem for p in found[:len(test_notebooks.SLOW)]] == list(test_notebooks.SLOW)
+    assert sorted(found) == sorted(there)

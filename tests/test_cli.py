@@ -100,7 +100,12 @@ def test_every_option_in_both_spellings(command):
     (['--score-every', 'x'], 'argument --score-every: invalid int'),
     (['--score_every', 'x'], 'argument --score_every: invalid int'),
     (['--score-e=0'], '--score-every must be'), (['--bad-word', '1'], 'unrecognized arguments: --bad-word 1'),
-    (['--score-every', '1', '--score_every=0'], 'must be a whole number, 1 or more')])
+    (['--score-every', '1', '--score_every=0'], 'must be a whole number, 1 or more'),
+    (['--seed', '-1'], '--seed must be a whole number, 0 or more, of at most 18 digits, got -1'),
+    (['--seed', '9'*31], '--seed must be a whole number'),
+    (['--metric-loss', 'br', '--tasks=my--metric_loss'], '--tasks my--metric_loss: there is no such file'),
+    (['--metric-loss', 'br', '--tasks=--metric_loss'], '--tasks --metric_loss: there is no such file'),
+    (['--score-every', '0', '--tasks=my --score_every'], '--score-every must be')])
 def test_a_mistake_is_named_as_it_was_typed(people, tmp_path, monkeypatch, capsys, words, sentence):
     own = ['--annotations', str(people/'my.csv'), '--root', str(people/'photos'), '--out', str(tmp_path/'out')]
     monkeypatch.setattr(sys, 'argv', ['portrait_train', *own, *words])
@@ -133,6 +138,21 @@ def test_the_version(monkeypatch):
     ('portrait_lint', dict(annotations='a.csv', bs=0), '--bs must be'),
     ('portrait_lint', dict(annotations='a.csv', least=-1), '--least must be'),
     ('portrait_synth', dict(path='drawn', workers=-1), '--workers must be'),
+    ('portrait_synth', dict(path='FILE'), 'is a file; give a folder'),
+    ('portrait_synth', dict(path='FILE/x'), "'FILE' is a file, and no folder can be made in it"),
+    ('portrait_synth', dict(path='drawn', seed=-1), '--seed must be a whole number'),
+    ('portrait_synth', dict(path='drawn', seed=10**30), '--seed must be a whole number'),
+    ('portrait_demo', dict(out='out', seed=-1), '--seed must be a whole number'),
+    ('portrait_demo', dict(data='FILE/x'), "'FILE' is a file, and no folder"),
+    ('portrait_eval', dict(model='m', annotations='a.csv', report='FILE/x/y'), "'FILE' is a file, and no folder"),
+    ('portrait_train', dict(annotations='a.csv', root='p', out='FILE/x'), "'FILE' is a file, and no folder"),
+    ('portrait_train', dict(annotations='a.csv', root='p', seed=-1), '--seed must be a whole number'),
+    ('portrait_ablate', dict(out='FILE/x'), "'FILE' is a file, and no folder"),
+    ('portrait_ablate', dict(root='FILE'), 'is a file; give a folder'),
+    ('portrait_ablate', dict(seeds='0,-1'), '--seeds must be a whole number'),
+    ('portrait_ablate', dict(results='FILE/r.csv'), 'is a file; give a folder'),
+    ('portrait_ablate', dict(results='FILE'), "'FILE' exists already and is no table of results"),
+    ('portrait_import', dict(reader='wflw', root='w', crops='FILE'), 'is a file; give a folder'),
     ('portrait_demo', dict(out='FILE'), 'is a file; give a folder'),
     ('portrait_ablate', dict(out='FILE'), 'is a file; give a folder'),
     ('portrait_ablate', dict(results='.'), 'is a folder; give a file')])
@@ -227,6 +247,12 @@ def test_columns_that_only_sound_alike_are_the_users(people, tmp_path, capsys):
 def test_task_files_that_are_none(people, tmp_path, content, words):
     if content is not None: (tmp_path/'t.json').write_bytes(content)
     train_fails(people/'my.csv', tmp_path/'out', '--tasks', 't.json', words, tasks=str(tmp_path/'t.json'))
+
+
+def test_a_folder_is_no_task_file(people, tmp_path):
+    train_fails(people/'my.csv', tmp_path/'out', '--tasks', 'is a folder; give a file', tasks=tmp_path)
+    file = people/'my.csv'/'t.json'
+    train_fails(people/'my.csv', tmp_path/'out', f"--tasks {file}: this can't be read", tasks=file)
 
 
 @pytest.mark.parametrize('kwargs, words', [
@@ -468,7 +494,7 @@ def test_rows_of_a_table_of_ones_own(people, tmp_path, capsys, monkeypatch):
     own = dict(preset='tiny', rows='fss', annotations=tmp_path/'my.csv', root=people/'photos', out=tmp_path/'out',
                tasks=tmp_path/'my.json')
     with pytest.raises(SystemExit, match='gone.png'): call(cli.portrait_ablate, **own)
-    call(cli.portrait_ablate, **own, drop=True)
+    call(cli.portrait_ablate, **own | dict(rows=' fss '), drop=True)
     lines = pd.read_csv(tmp_path/'out/tiny.csv')
     assert lines.train_images.tolist() == [6] and 'gender' in lines and 'expression' not in lines
     assert 'PIQ' in capsys.readouterr().out
@@ -477,7 +503,7 @@ def test_rows_of_a_table_of_ones_own(people, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('wrong, words', [
-    (dict(rows=''), "--rows must be one of .* got ''"), (dict(rows='fss,best'), "got 'best'"),
+    (dict(rows=''), "--rows must be one of .* got ''"), (dict(rows='fss, best'), "got 'best'"),
     (dict(seeds='x'), "--seeds must be whole numbers .* got 'x'")])
 def test_ablate_refuses_before_it_draws(tmp_path, monkeypatch, wrong, words):
     monkeypatch.chdir(tmp_path)
@@ -549,6 +575,49 @@ def test_import_overwrites_nothing(tmp_path, there):
     with pytest.raises(SystemExit, match='exists already, and nothing is overwritten'):
         call(cli.portrait_import, 'rafdb', tmp_path/'set', out=tmp_path/'my.csv')
     assert (tmp_path/there).read_text() == 'mine' and {o.name for o in tmp_path.iterdir()} == {'set', there}
+
+
+@pytest.mark.parametrize('reader, options, words', [
+    ('lfwa', dict(), '12 portraits'), ('maad_face', dict(first=20, attributes='SET'), '20 portraits'),
+    ('celebamask_hq', dict(celeba='CelebA', test='val'), '4 portraits'), ('celebamask_hq', dict(), '6 portraits'),
+    ('wflw', dict(), '3 portraits'), ('wflw', dict(crops='cut out', size=64, margin=.1), '5 portraits'),
+    ('lp300w', dict(), '16 portraits'), ('aflw2000', dict(), '2 portraits')])
+@pytest.mark.filterwarnings('ignore')
+def test_import_of_face_sets(tmp_path, monkeypatch, capsys, reader, options, words):
+    import test_facereaders as trees
+    from portrait_nb.annotations import read_annotations
+    from portrait_nb.faces.facereaders import face_sources
+    def aflw_tree(root):
+        for i in (2, 4): trees.save_face(root/f'image{i:05d}.jpg', (1, 2, 3), np.ones((68, 2)), 'pt3d_68')
+    write = dict(lfwa=trees.lfw_tree, maad_face=trees.maad_tree, celebamask_hq=trees.hq_tree, wflw=trees.wflw_tree,
+                 lp300w=trees.lp_tree, aflw2000=aflw_tree)[reader]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path/'SET')
+    cli.portrait_import(reader, 'SET', **options)
+    out = capsys.readouterr().out
+    assert f'{words} in my.csv' in out and f'Terms: {face_sources().terms[reader]}.' in out
+    root = options.get('crops', 'SET')
+    assert f"--root {root!r} " in out if ' ' in root else f'--root {root} ' in out
+    tasks = Tasks.from_dict(json.loads(Path('my.json').read_text()))
+    assert len(read_annotations('my.csv', root, tasks)) == int(words.split()[0])
+    if reader == 'wflw' and options:
+        assert {Image.open(o).size for o in Path(root).rglob('*.jpg')} == {(64, 64)}
+
+
+@pytest.mark.parametrize('reader, options, words', [
+    ('lfwa', dict(size=64), '--size is not for lfwa, which takes --n_attributes'),
+    ('wflw', dict(size=64), '--size is of the faces that we cut out: give --crops FOLDER'),
+    ('wflw', dict(margin=.1), '--margin is of the faces'), ('aflw2000', dict(celeba='x'), 'which takes no options')])
+def test_options_of_other_readers_are_refused(tmp_path, reader, options, words):
+    with pytest.raises(SystemExit, match=words): cli.portrait_import(reader, str(tmp_path), **options)
+
+
+def test_every_reader_of_the_library_is_a_word_of_the_command():
+    from portrait_nb.faces.facereaders import face_sources
+    from portrait_nb.sources import portrait_sources
+    assert {*portrait_sources().index, *face_sources().index, 'folder_source'} == {*cli.READERS}
+    about = cli._parser(cli.portrait_import).format_help()
+    assert all(o in about for o in cli.READERS)
 
 
 def test_what_a_command_warns_of(tmp_path):

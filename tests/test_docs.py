@@ -54,6 +54,20 @@ def test_a_long_comment_is_folded_under_itself_and_loses_no_word(docs):
     assert docs.folded('    x, # short') == '    x, # short'
 
 
+@pytest.mark.parametrize('default', ["' # '", '" # "', "'a # b', 'it\\'s # c'"])
+def test_a_hash_in_a_default_begins_no_comment(docs, default):
+    code = f'    sep:str={default},'
+    assert docs.split_comment(f'{code} # what # joins') == (code, 'what # joins')
+    assert docs.split_comment(code) == (code, '')
+    found = docs.folded(f'{code} # '+'word '*30).split('\n')
+    assert found[0].startswith(code) and sum(o.count('word') for o in found) == 30
+
+
+def test_a_signature_may_open_a_bracket_before_its_comment(docs):
+    assert docs.split_comment('def f(x, # the first') == ('def f(x,', 'the first')
+    assert docs.split_comment('   )->dict: # all') == ('   )->dict:', 'all')
+
+
 def test_a_signature_shows_values_but_names_what_has_a_long_one(docs):
     from portrait_nb.data import portrait_dls
     from portrait_nb.ablation import table_loaders
@@ -97,7 +111,11 @@ def test_code_becomes_a_link_from_the_page_that_it_stands_on(links):
 def test_nothing_becomes_a_link_in_code_in_a_heading_or_in_another_link(links):
     for text in ('```python\nx # from `Task`\n```\n', '## The `Task`\n', '~~~\n[a](050_tasks.ipynb)\n~~~\n',
                  '````\n```\n```\n[a](050_tasks.ipynb)\n````\n', '[a](HTTP://x.y)',
-                 'see [`Task`](../x.html)', '    an indented `Task`\n'):
+                 'see [`Task`](../x.html)', '    an indented `Task`\n',
+                 'type `[a](050_tasks.ipynb)` here', 'type ``[a](050_tasks.ipynb) ` `` here',
+                 'type `[a\nb](050_tasks.ipynb)` here', 'code:\n\n    [a](050_tasks.ipynb)\n\n    [b](050_tasks.ipynb)\n',
+                 '- one\n\n  two\n\ncode:\n\n    [a](050_tasks.ipynb)\n', '- one\n\n      [a](050_tasks.ipynb)\n',
+                 '- one\n\n  ```\n  [a](050_tasks.ipynb)\n  ```\n', '   ~~~\n[a](050_tasks.ipynb)\n   ~~~\n'):
         assert links(text) == text
     assert links('## [`Task`](../x.html)') == '## `Task`'
 
@@ -108,6 +126,26 @@ def test_links_to_notebooks_and_to_files_of_the_repository(links):
         '[numbers](https://github.com/portrait-nb/portrait_nb/blob/main/results/demo.csv)'
     assert links('[results](../../results)').endswith('/tree/main/results)')
     assert links('[elsewhere](https://x.org/010_a.ipynb)') == '[elsewhere](https://x.org/010_a.ipynb)'
+
+
+@pytest.mark.parametrize('text', [
+    '- one\n\n    [a](X)\n', '1. one\n\n   [a](X)\n', 'a line that\n    goes on [a](X)\n', '`` ` `` and [a](X)', '[`a`](X)',
+    '[![a](b.png)](X)', 'a ` b\n\nc ` [a](X)', '```a``` [a](X)', '~~~\n~~~\n[a](X)\n', '- one\n    - two [a](X)\n'])
+def test_prose_beside_code_has_its_links(links, text):
+    assert links(text.replace('X', '010_metrics.ipynb')) == text.replace('X', 'metrics.ipynb')
+
+
+def test_an_exported_cell_that_is_no_python_is_named(docs):
+    from execnb.nbio import NbCell
+    def cell(source): return NbCell(7, dict(cell_type='code', source=source, metadata={}, outputs=[]))
+    assert docs.definitions(cell('def f(): pass\nx = 1')) == ['f']
+    with pytest.raises(SystemExit, match='a.ipynb, cell 7: an exported cell is no Python'):
+        docs.definitions(cell('def f(: pass'), 'a.ipynb')
+
+
+def test_a_file_that_is_no_notebook_is_named(docs, tmp_path):
+    (tmp_path/'a.ipynb').write_text('<<<<<<< HEAD')
+    with pytest.raises(SystemExit, match='a.ipynb: not a notebook'): list(docs.title_faults(tmp_path))
 
 
 def test_notebooks_named_without_a_link_are_reported(links):
