@@ -25,10 +25,10 @@ DYES = { # part -> where its colours stand, the classes that have them, the heig
     'earrings': ('face', ['jewel'], ['ear_r'], 260),
     'necklace': ('bust', ['metal'], ['neck_l'], 218)}
 INSIDE = dict.fromkeys(DYES, .998)    # at least this share of a class's inner pixels has its colour ...
-INSIDE['iris'] = .45                  # ... but an eye is white, too
+INSIDE['iris'] = .5                  # ... but an eye is white, too
 OUTSIDE = dict.fromkeys(DYES, .0005)  # at most this share of the pixels that have the colour are of another class
 OUTSIDE |= dict(skin=.006,            # thin brows and chains are part skin
-                lips=.009,            # the line between closed lips runs past their corners, and is no lip
+                lips=.004,            # the line between closed lips runs past their corners, and is no lip
                 glasses=.010,         # where two rims and the bridge meet
                 necklace=.004)        # skin between beads
 LEAST = dict(skin=60_000, hair=50_000, hat=80_000, clothes=50_000, lips=4000, iris=6000, brows=3000, glasses=2000,

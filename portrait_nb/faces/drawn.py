@@ -194,12 +194,11 @@ _BORDERS = ( # points, the classes on whose border they lie, the classes that ma
     (range(89,92), ('u_lip',),  ('nose',)),
     (range(93,96), ('l_lip',),  ()))
 
-def _is(parsing, names): return np.isin(parsing, [PARSING.index(o) for o in names])
-
-def _within(mask, point, reach):
-    "The pixels of `mask` at most `reach` from the one of `point`"
-    x,y = np.floor(point).astype(int)
-    return mask[max(0,y-reach):max(0,y+reach+1), max(0,x-reach):max(0,x+reach+1)]
+def _classes_near(parsing, point, reach):
+    "The names of the classes at most `reach` pixels from `point`"
+    x,y = np.floor(point).astype(int).tolist()
+    window = parsing[max(0,y-reach):max(0,y+reach+1), max(0,x-reach):max(0,x+reach+1)]
+    return {PARSING[o] for o in window.ravel().tolist()}
 
 def off_border(
     face:DrawnFace,   # drawn without hat, glasses, hair and beard
@@ -207,14 +206,12 @@ def off_border(
 )->tuple:             # numbers of points: off their border; covered by another part
     "Landmarks without their class and another one within `reach`; the ridge and the pupils lie inside and aren't checked"
     off,covered = [],[]
-    for numbers,names,above in _BORDERS:
-        own,over = _is(face.parsing, names),_is(face.parsing, above)
+    for numbers,own,above in _BORDERS:
         for i in numbers:
             if np.isnan(face.points[i]).any(): continue
-            near = _within(own, face.points[i], reach)
-            if near.any() and not near.all(): continue
-            is_covered = _within(over, face.points[i], reach).any()
-            (covered if is_covered else off).append(i)
+            near = _classes_near(face.parsing, face.points[i], reach)
+            if near.intersection(own) and near.difference(own): continue
+            (covered if near.intersection(above) else off).append(i)
     return off,covered
 
 # %% ../../nbs/faces/020_drawn.ipynb #9f1e7064
