@@ -7,7 +7,7 @@ from nbdev.test import test_nb
 
 N_WORKERS = 2
 # which take longest, the longest first; the times that a run prints say when to change this
-SLOW = ('many_gpus', '040_distributed', '100_synth', '150_cli', 'index', '030_learner', 'market1501', '010_callbacks',
+SLOW = ('many_gpus', '040_distributed', '100_synth', 'index', '150_cli', '030_learner', 'market1501', '010_callbacks',
         'your_photos')
 
 def slowest_first(files):
