@@ -7,8 +7,8 @@ from nbdev.test import test_nb
 
 N_WORKERS = 2
 # which take longest, the longest first; the times that a run prints say when to change this
-SLOW = ('many_gpus', '040_distributed', '100_synth', '150_cli', 'index', '030_learner', 'market1501', '010_callbacks',
-        'your_photos', '040_facesets', '030_report')
+SLOW = ('many_gpus', '050_runs', '040_distributed', '100_synth', '150_cli', 'index', '030_learner', 'market1501',
+        '010_callbacks', 'your_photos', '030_report', 'your_sub_tasks', '110_data', '090_longtail')
 
 def slowest_first(files):
     "`files` in the order of `SLOW`, the others behind"

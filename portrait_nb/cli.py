@@ -369,13 +369,13 @@ def portrait_lint(
     cameras:bool=False       # is `source` a camera, and the same person from the same camera no match?
 ):
     "Say what would spoil a training on a table, with rows to look at; exit code 1 if any of it is fatal"
-    from portrait_nb.lint import lint_portraits
     one_of(sampling, ('random','pk','shuffle'), '--sampling')
     _check_least(bs=(bs,1), k=(k,2), least=(least,0))
     tasks,root = _read_tasks(tasks, annotations),Path(root or Path(annotations).parent)
     df,faults = _table_and_faults(annotations, root, tasks, cameras)
     if faults: print(f'fatal: {faults}\n')
     if df.empty: sys.exit(1)
+    from portrait_nb.lint import lint_portraits
     report = lint_portraits(df, root, tasks, sampling=sampling, bs=bs, k=k, least=least, cameras=cameras)
     print(report)
     if faults or report.fatal: sys.exit(1)
@@ -477,7 +477,6 @@ def portrait_train(
 ):
     "Train on your own table of portraits with the paper's recipe"
     given = locals()
-    from portrait_nb.runs import new_run, run_config
     if resume: return _finish(_resumed(**given))
     _check_training(**given)
     if metric_loss=='none': metric_loss = None
@@ -488,6 +487,7 @@ def portrait_train(
     tasks = _read_tasks(tasks, annotations)
     if sampling!='random' and tasks.identity is None:
         raise ValueError(f"--sampling {sampling} goes by identity, and none of the sub-tasks is one: take random.")
+    from portrait_nb.runs import new_run, run_config
     config = run_config(annotations, root, tasks, loading=loading, learner=learner,
                         n_epoch=epochs, seed=seed, drop=drop, cameras=cameras, bf16=bf16, ema=ema,
                         score_every=score_every)
@@ -581,12 +581,12 @@ def portrait_eval(
     cameras:bool=False            # Market-1501's rule: the same person from the same camera (`source`) is no match
 ):
     "Score a saved model on the query and gallery rows of a table"
+    _check_eval(features, out, report, by, no_pictures, root=root, drop=drop, cameras=cameras)
+    if features: return _eval_features(model, annotations, out)
     from portrait_nb.annotations import read_annotations
     from portrait_nb.data import Portraits, portrait_dl
     from portrait_nb.learner import evaluate_model, load_portrait_model, score_model
     from fastai.torch_core import default_device
-    _check_eval(features, out, report, by, no_pictures, root=root, drop=drop, cameras=cameras)
-    if features: return _eval_features(model, annotations, out)
     root = root or Path(annotations).parent
     net = load_portrait_model(model, default_device())
     if report: by = _group_makers(net.tasks, by)

@@ -10,6 +10,28 @@ from PIL import Image
 from portrait_nb.tasks import PORTRAIT
 
 
+# files that take longest for their number of tests, the longest first
+SLOW = ('test_cli', 'test_stops', 'test_distributed', 'test_runs', 'test_quiet')
+
+
+def slow_first(paths):
+    "Files in the order of `SLOW`, then those with most tests; there is a path for every test"
+    count = {p: paths.count(p) for p in paths}
+    return sorted(count, key=lambda p: (SLOW.index(p.stem) if p.stem in SLOW else len(SLOW), -count[p], p))
+
+
+def pytest_configure(config):
+    "Several processes take the files in our order, not in that of their numbers of tests"
+    if hasattr(config.option, 'loadscopereorder'): config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config, items):
+    "No process is idle at the end, while another has just begun a long file"
+    if not hasattr(config, 'workerinput'): return
+    order = {p: i for i, p in enumerate(slow_first([o.path for o in items]))}
+    items.sort(key=lambda o: order[o.path])
+
+
 def write_set(root, tasks=PORTRAIT, n=90, size=(32, 64), seed=0):
     "`n` noisy pictures, two frames a shot; half train, a tenth query, the rest gallery; returns the table"
     rng, rows = np.random.default_rng(seed), []

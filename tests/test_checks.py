@@ -156,3 +156,11 @@ def test_the_slowest_notebooks_run_first_and_all_of_them_run(monkeypatch):
     found = test_notebooks.slowest_first(there)
     assert [p.stem for p in found[:len(test_notebooks.SLOW)]] == list(test_notebooks.SLOW)
     assert sorted(found) == sorted(there)
+
+
+def test_the_slowest_tests_run_first_and_all_of_them_run():
+    from conftest import SLOW, slow_first
+    there = sorted((CI.parent/'tests').glob('test_*.py'))
+    assert [p.stem for p in slow_first(there)[:len(SLOW)]] == list(SLOW) and sorted(slow_first(there)) == there
+    few, many = Path('test_a.py'), Path('test_b.py')
+    assert slow_first([few, many, many]) == [many, few]

@@ -116,11 +116,21 @@ def test_a_mistake_is_named_as_it_was_typed(people, tmp_path, monkeypatch, capsy
 
 
 def test_in_a_shell_both_spellings_train(people, tmp_path):
+    "One process, which runs pip's script twice"
     own = ['--annotations', people/'my.csv', '--root', people/'photos', *(f'--{k}={v}' for k, v in TINY.items())]
-    for out, words in ((tmp_path/'a', ['--metric-loss', 'none', '--score-every=1']),
-                       (tmp_path/'b', ['--metric_loss=none', '--score_every', '1'])):
-        r = sh('portrait_train', *own, '--out', out, *words)
-        assert (r.returncode, r.stderr) == (0, '') and '\r' not in r.stdout
+    ways = {tmp_path/'a': ['--metric-loss', 'none', '--score-every=1'],
+            tmp_path/'b': ['--metric_loss=none', '--score_every', '1']}
+    lines = [[str(o) for o in ('portrait_train', *own, '--out', out, *words)] for out, words in ways.items()]
+    twice = f"""
+import runpy, sys
+for words in {lines!r}:
+    sys.argv = words
+    try: runpy.run_path({str(Path(sys.executable).parent/'portrait_train')!r}, run_name='__main__')
+    except SystemExit as e: assert not e.code, e.code
+"""
+    r = subprocess.run([sys.executable, '-c', twice], capture_output=True, text=True)
+    assert (r.returncode, r.stderr) == (0, '') and '\r' not in r.stdout and r.stdout.count('The model is in') == 2
+    for out in ways:
         config = json.loads((out/'config.json').read_text())
         assert (config['score_every'], config['learner']['metric_loss']) == (1, None)
 
@@ -297,6 +307,26 @@ def test_a_model_without_identity_searches_nothing_and_says_so_first(people, tmp
         with pytest.raises(SystemExit, match='no identity task'):
             call(cli.portrait_interpret, 'model', people/'photos/0.png', gallery=people/'photos')
     assert 'gender' not in capsys.readouterr().out
+
+
+def test_a_mistake_is_answered_before_torch_is_imported(people, tmp_path):
+    (tmp_path/'t.csv').write_text('image;split;gender\n')
+    calls = [('portrait_train', dict(annotations=str(tmp_path/'t.csv'), root='.', out=str(tmp_path/'out'))),
+             ('portrait_train', dict(annotations='a.csv', root='.', epochs=0)),
+             ('portrait_lint', dict(annotations='a.csv', bs=0)),
+             ('portrait_lint', dict(annotations=str(tmp_path/'t.csv'))),
+             ('portrait_eval', dict(model='m', annotations='a.csv', by='gender')),
+             ('portrait_interpret', dict(model='m', photo='a.png', k=0)), ('portrait_demo', dict(seed=-1))]
+    code = f"""
+import sys
+from portrait_nb import cli
+for name, given in {calls!r}:
+    try: getattr(cli, name)(**given)
+    except SystemExit as e: print(e.code)
+    assert 'torch' not in sys.modules, name
+"""
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert r.returncode == 0 and [o.split(':')[0] for o in r.stdout.splitlines()] == [name for name, _ in calls], r
 
 
 def test_in_a_shell_a_mistake_is_one_sentence_and_exit_code_1(people, tmp_path):

@@ -57,22 +57,16 @@ def test_a_terminal_has_a_bar_that_redraws_itself(monkeypatch):
     assert '\r' in screen.getvalue() and '█' in screen.getvalue()
 
 
-def test_a_drawing_in_a_pipe(tmp_path):
-    text = run('''
+@pytest.fixture(scope='module')
+def piped(portraits, tmp_path_factory):
+    "What a drawing and a training print into a pipe, in one process"
+    return run('''
 import sys
 from portrait_nb import quiet, synth
 quiet.LogBar.patience = 0
-synth.make_portraits(sys.argv[1], 'tiny')
-''', tmp_path/'drawn')
-    assert '\r' not in text and len(lines_of_bars(text)) == 10
-
-
-def test_a_training_in_a_pipe(portraits):
-    "Thirty epochs: thirty rows of fastai's table, and ten lines of bars"
-    root, _ = portraits
-    text = run('''
-import sys
-from portrait_nb import quiet
+synth.make_portraits(sys.argv[2], 'tiny')
+print('AND NOW')
+quiet.LogBar.patience = 99
 from portrait_nb.annotations import read_annotations
 from portrait_nb.data import portrait_dls
 from portrait_nb.learner import fss_learner
@@ -81,11 +75,19 @@ import warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore') # of the table, which is noise
     df = read_annotations(sys.argv[1]+'/annotations.csv', sys.argv[1], PORTRAIT)
-dls = portrait_dls(df, sys.argv[1], PORTRAIT, size=(32,16), bs=8)
+dls = portrait_dls(df, sys.argv[1], PORTRAIT, size=(32,16), bs=16)
 learn = fss_learner(dls, 'test_resnet', pretrained=False, metric_loss=None)
 quiet.LogBar.patience = 0
 learn.fit(30, 1e-3)
-''', root)
+''', portraits[0], tmp_path_factory.mktemp('piped')/'drawn').split('AND NOW\n')
+
+
+def test_a_drawing_in_a_pipe(piped): assert '\r' not in piped[0] and len(lines_of_bars(piped[0])) == 10
+
+
+def test_a_training_in_a_pipe(piped):
+    "Thirty epochs: thirty rows of fastai's table, and ten lines of bars"
+    text = piped[1]
     bars = lines_of_bars(text)
     assert '\r' not in text and len(bars) == 10 and all(' of 30  ' in o and 'loss' in o for o in bars)
     assert len(text.splitlines()) == 1+30+10

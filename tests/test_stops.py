@@ -242,7 +242,7 @@ class Memory(Callback):
     def after_batch(self):
         if self.training and self.train_iter in (100, 500):
             print(int(open('/proc/self/statm').read().split()[1])*4//1024)
-model = PortraitNet(tasks, 'test_resnet', split='shared', pretrained=False, size=(64,32))
+model = PortraitNet(tasks, 'test_byobnet', split='shared', pretrained=False, size=(64,32))
 model.criterion = PortraitLoss(tasks)
 dl = torch.utils.data.DataLoader(Noise(), 16)
 cbs = [LossRecorder(), OnDevice(), LossGuard(), EMA(), Throughput(), BF16(), SkipValidation(), Memory()]
