@@ -31,7 +31,7 @@ check-sync: install
 
 nbs: install
 	$(BIN)/portrait_synth out/tiny --preset tiny
-	OMP_NUM_THREADS=1 $(BIN)/python .ci/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 
 pytest: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -n 2 --dist loadfile

@@ -149,15 +149,6 @@ def test_what_is_read_and_written_names_its_encoding():
             assert any(getattr(w, 'value', '') == 'utf-8' for w in words), f'{p.name}:{o.lineno}'
 
 
-def test_the_slowest_notebooks_run_first_and_all_of_them_run(monkeypatch):
-    monkeypatch.syspath_prepend(str(CI))
-    import test_notebooks
-    there = list((CI.parent/'nbs').rglob('*.ipynb'))
-    found = test_notebooks.slowest_first(there)
-    assert [p.stem for p in found[:len(test_notebooks.SLOW)]] == list(test_notebooks.SLOW)
-    assert sorted(found) == sorted(there)
-
-
 def test_the_slowest_tests_run_first_and_all_of_them_run():
     from conftest import SLOW, slow_first
     there = sorted((CI.parent/'tests').glob('test_*.py'))
