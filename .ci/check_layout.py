@@ -5,13 +5,12 @@ and nobody another module's private name.
 """
 import ast, re, sys
 from pathlib import Path
-from check_reading import code_cells as cells
+from check_reading import EXPORT, code_cells as cells
 
 root = Path(__file__).resolve().parent.parent
 WINGS = ('draw', 'data', 'model', 'scores', 'training', 'ablation', 'faces', 'use')
 PACKAGES = ('draw', 'faces') # wings whose modules are a package of their own
 READ_ONLY = ('tutorials', 'reproductions') # these export nothing
-EXPORT = re.compile(r'^#\s*\|\s*export[si]?\b', re.M)
 
 def module_of(path):
     "The module that a notebook exports, e.g. 'draw.brush'"
@@ -67,10 +66,20 @@ def private_imports(sources):
                 names = ', '.join(private)
                 yield f'{path.relative_to(root)}: imports {names} of portrait_nb.{module}: make public what others need.'
 
+def no_python(pages):
+    "Exported cells that can't be parsed, by the name of their notebook"
+    for p in pages:
+        for source in filter(EXPORT.search, cells(p)):
+            try: list(imported(source))
+            except SyntaxError as e:
+                yield f'{p.relative_to(root)}: an exported cell is no Python: {e.msg}: {(e.text or "").strip()}'
+
 def main():
     pages = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
     nbs = [p for p in pages if p.parent.name not in READ_ONLY and p.name!='index.ipynb']
     scripts = [p for d in ('tests','results') for p in sorted((root/d).rglob('*.py'))]
+    faults = list(no_python(pages))
+    if faults: sys.exit('\n'.join(faults))
     faults = list(misplaced(nbs))
     if not faults: faults += wrong_imports(nbs)
     exported = [(p, module_of(p), s) for p in nbs for s in filter(EXPORT.search, cells(p))]

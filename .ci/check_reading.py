@@ -20,7 +20,10 @@ def notebooks():
 
 def cells_of(path):
     "The cells of a notebook; if it is none, the check ends and names it"
-    try: return json.loads(path.read_text('utf-8'))['cells']
+    try:
+        cells = json.loads(path.read_text('utf-8'))['cells']
+        for c in cells: c['cell_type'],''.join(c['source'])
+        return cells
     except (ValueError, KeyError, TypeError) as e:
         sys.exit(f'{path}: not a notebook ({type(e).__name__}: {e}). Mend it, perhaps a merge left its marks in it.')
 

@@ -26,7 +26,9 @@ WIDTH = 86                   # characters of a signature's line that a window of
 COPIED = ('.qmd', '.yml', '.css', '.png', '.jpg', '.csv') # files beside the notebooks that belong to the site
 ALSO = ('CHANGELOG.md', 'CONTRIBUTING.md')                # pages from the root of the repository
 FENCES = re.compile(r'^[ \t]*(`{3,}(?=[^`\n]*$)|~{3,}).*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)|^:::.*?$', re.M|re.S)
-SPANS = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\([^)]*\))|(?<!`)`([^`\s]+?)(\(\))?`(?!`)')
+A_LINK = r'!?\[(?:[^\[\]]|\[[^\]]*\])*\]\([^)]*\)'
+TICKS = r'(?<!`)(?P<ticks>``+)(?!`).*?(?<!`)(?P=ticks)(?!`)' # code between two ticks or more
+SPANS = re.compile(rf'{A_LINK}|{TICKS}|(?<!`)`(?P<name>[^`\s]+?)(\(\))?`(?!`)')
 CODE = r'(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[^\S\n]*\n).)*?(?<!`)(?P=ticks)(?!`)'
 TARGET = r'(?P<to>\]\()(?P<file>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=[)\s])'
 TARGET = re.compile(f'{CODE}|{TARGET}', re.S) # code too, which is passed over
@@ -228,9 +230,10 @@ class Links:
             if o and f'{page}#{o}' in self.anchors: return f'{self.up}{page}#{o}'
 
     def _span(self, m):
-        if m[1]: return m[1]
-        url = self.symbol(m[2])
-        if m[2] in self.pages and (not url or m[2] in self.beside): self.bare.append(m[2])
+        name = m['name']
+        if not name: return m[0]
+        url = self.symbol(name)
+        if name in self.pages and (not url or name in self.beside): self.bare.append(name)
         return f'[{m[0]}]({url})' if url else m[0]
 
     def _target(self, m):

@@ -50,7 +50,7 @@ def _picture(learn, root, fname, seed):
     "The paper's Figure 1 for one query, taken by `seed`"
     look = Interpreter(learn, learn.dls.device)
     queries,gallery = learn.dls.query_df,learn.dls.gallery_df
-    row = queries[(queries.expression!='') & (queries.body!='')].sample(1, random_state=seed).iloc[0]
+    row = queries[(queries.expression!='') & (queries.body!='')].sample(1, random_state=seed%2**32).iloc[0]
     people = look.gallery(gallery[(gallery.group!=row.group) & (gallery.identity!='')], root)
     portrait = look.interpret(root/row.image)
     found = look.search(root/row.image, people, k=10)

@@ -127,7 +127,8 @@ def test_a_private_name_of_another_module_is_named(check, tmp_path):
     assert found('from portrait_nb.search import ranks') == found('from portrait_nb.metrics import _own') == []
 
 
-@pytest.mark.parametrize('text', ['{"cells": [', '<<<<<<< HEAD', '[]', '{}'])
+@pytest.mark.parametrize('text', ['{"cells": [', '<<<<<<< HEAD', '[]', '{}', '{"cells": [1]}',
+                                  '{"cells": [{"cell_type": "code"}]}'])
 @pytest.mark.parametrize('name', ['check_prose', 'check_reading', 'check_layout'])
 def test_a_file_that_is_no_notebook_is_named(check, tmp_path, name, text):
     check(name, function='faults_of' if name != 'check_layout' else 'misplaced')
@@ -136,6 +137,13 @@ def test_a_file_that_is_no_notebook_is_named(check, tmp_path, name, text):
     module = importlib.import_module(name)
     with pytest.raises(SystemExit, match='010_metrics.ipynb: not a notebook'):
         module.module_of(broken) if name == 'check_layout' else list(module.faults_of(broken))
+
+
+def test_an_exported_cell_that_is_no_python_is_named(check, tmp_path):
+    check('check_layout', code('#| default_exp metrics'), code('#| export\ndef f(:'), function='misplaced')
+    layout = importlib.import_module('check_layout')
+    found = list(layout.no_python([tmp_path/'nbs'/'scores'/'010_metrics.ipynb']))
+    assert len(found) == 1 and '010_metrics.ipynb: an exported cell is no Python' in found[0] and 'def f(:' in found[0]
 
 
 def test_what_is_read_and_written_names_its_encoding():

@@ -106,6 +106,7 @@ def test_code_becomes_a_link_from_the_page_that_it_stands_on(links):
     page = '[`Tasks.identity`](../data/tasks.html#tasks)'
     assert links('`Tasks.identity` has no entry of its own') == f'{page} has no entry of its own'
     assert links('`_pairs`, `nothing_of_ours`') == '`_pairs`, `nothing_of_ours`'
+    assert links('``a `Task` here`` and `Task`') == '``a `Task` here`` and [`Task`](../data/tasks.html#task)'
 
 
 def test_nothing_becomes_a_link_in_code_in_a_heading_or_in_another_link(links):
