@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from portrait_nb.draw.hats import random_hat
+from portrait_nb.draw.heads import jitter, random_face
 from portrait_nb.faces.conventions import CELEBA_40, PARSING, WFLW_TO_68, flip_parsing, flip_points
 from portrait_nb.faces.drawn import (
-    BAND, FACE_TASKS, NOT_DRAWN, PALETTE, THRESHOLDS, Sitting, coloured_parsing, draw_sitting, face_attributes,
+    BAND, FACE_TASKS, HAIR_COLOURS, NOT_DRAWN, PALETTE, THRESHOLDS, Sitting, coloured_parsing, draw_sitting, face_attributes,
     off_border, show_faces, visible_parts)
 from portrait_nb.faces.facesets import deal_faces, sit
 
@@ -231,3 +232,57 @@ def test_no_label_within_the_band_and_both_answers_beyond_it():
         answers = [answer(o) for o in (.5, 1-BAND-.001, 1-BAND+.001, 1., 1+BAND-.001, 1+BAND+.001, 1.5)]
         low,high = ('yes','no') if name=='Pointy_Nose' else ('no','yes')
         assert answers==[low,low,'','','',high,high], name
+
+
+COLOURS = ('Black_Hair', 'Blond_Hair', 'Brown_Hair', 'Gray_Hair')
+
+
+def colour_labels(s, colour):
+    "The four labels of a colour of hair, where all of it is in sight"
+    parsing = np.arange(19, dtype=np.uint8).repeat(40).reshape(19,40)
+    face = replace(s.face, hair='short', hair_colour=tuple(colour))
+    labels = face_attributes(replace(s, face=face, hat=None), parsing)
+    return {o: labels[o] for o in COLOURS}
+
+
+def of_the_nearest(colour):
+    "The four labels by the nearest colour of the list alone"
+    names = list(HAIR_COLOURS)
+    listed = np.array([HAIR_COLOURS[o][0] for o in names])
+    near = HAIR_COLOURS[names[np.linalg.norm(listed-colour, axis=1).argmin()]][1].split('|')
+    return {o: ('' if len(near)>1 else 'yes') if o in near else 'no' for o in COLOURS}
+
+
+def test_colours_that_sets_deal_keep_the_labels_of_the_nearest_colour():
+    "`make_faces` shifts a colour of the list by a spread of .012"
+    s,rng = next(sittings(4)),np.random.default_rng(0)
+    for name,(colour,_) in HAIR_COLOURS.items():
+        for _ in range(500):
+            near = jitter(rng, colour, .012)
+            assert colour_labels(s, near)==of_the_nearest(near), (name, near)
+
+
+@pytest.mark.parametrize('name,unknown', [
+    ('brown', {'Brown_Hair','Gray_Hair'}), ('dark_blond', {'Brown_Hair','Blond_Hair','Gray_Hair'}),
+    ('blond', {'Blond_Hair','Gray_Hair'})])
+def test_hair_that_is_going_grey_has_no_label_for_grey_and_none_for_what_it_was(name, unknown):
+    s,colour = next(sittings(4)),np.array(HAIR_COLOURS[name][0])
+    grey = np.full(3, colour@(.2126,.7152,.0722)) # as light, without any colour
+    def labels(k): return colour_labels(s, colour+k*(grey-colour))
+    for k in (0., .2): assert labels(k)==of_the_nearest(colour), k
+    found = [labels(k) for k in np.linspace(0, 1, 21)]
+    blank = [{o for o in COLOURS if answers[o]==''} for answers in found]
+    assert unknown in blank, name
+    assert all(o['Gray_Hair']!='no' for o in found[11:]), name # half of the way
+
+
+def test_people_who_are_going_grey_are_not_labelled_as_without_grey_hair():
+    s,rng = next(sittings(4)),np.random.default_rng(8)
+    grey = np.array([.58,.57,.57])
+    n = 0
+    for _ in range(300):
+        colour = np.array(random_face(rng, 'male', 'senior').hair_colour)
+        if np.ptp(colour)>.13 or np.abs(colour-grey).max()>.3: continue
+        n += 1
+        assert colour_labels(s, colour)['Gray_Hair']!='no', colour
+    assert n>50

@@ -107,11 +107,11 @@ N_POINTS = 98
 def _landmarks(marks):
     "98 points from the named ones of a drawing, NaN where there are none"
     def named(name, n): return marks.get(name, np.full((n,2), np.nan, np.float32))
-    left_brow,right_brow = (named(f'{SIDES[o]} brow', 9) for o in (-1,1))
-    left_eye,right_eye = (named(f'{SIDES[o]} eye', 9) for o in (-1,1))
-    brows = [left_brow[4::-1], left_brow[:4:-1], right_brow]
-    eyes = [left_eye[:8], right_eye[:8]]
-    pupils = [left_eye[8:], right_eye[8:]]
+    brow_at_left,brow_at_right = (named(f'{SIDES[o]} brow', 9) for o in (-1,1))
+    eye_at_left,eye_at_right = (named(f'{SIDES[o]} eye', 9) for o in (-1,1))
+    brows = [brow_at_left[4::-1], brow_at_left[:4:-1], brow_at_right]
+    eyes = [eye_at_left[:8], eye_at_right[:8]]
+    pupils = [eye_at_left[8:], eye_at_right[8:]]
     return np.concatenate([named('contour', 33), *brows, named('nose', 9), *eyes, named('mouth', 20), *pupils])
 
 # %% ../../nbs/faces/020_drawn.ipynb #4a590db0
@@ -300,14 +300,22 @@ HAIR_COLOURS = { # name -> colour, and what CelebA calls it; two names: one of t
 _COLOURS = ('Black_Hair', 'Blond_Hair', 'Brown_Hair', 'Gray_Hair')
 _SHAPES = ('Straight_Hair', 'Wavy_Hair', 'Bangs', 'Receding_Hairline')
 
+_GREYING = .6 # of the colourfulness of the nearest colour; hair with less is on its way to grey ...
+_DARK = .2 # ... unless it is darker than this
+
 def _yes(flag): return 'yes' if flag else 'no'
 
+def _colourfulness(rgb): return max(rgb)-min(rgb)
+
 def _colour_labels(rgb):
-    "The four hair colours, by the nearest of HAIR_COLOURS"
-    _,names = min(HAIR_COLOURS.values(), key=lambda o: sum((a-b)**2 for a,b in zip(o[0], rgb)))
-    mine = names.split('|')
-    doubtful = dict.fromkeys(mine, '') if len(mine)>1 else {}
-    return {**{o: _yes(o in mine) for o in _COLOURS}, **doubtful}
+    "The four hair colours, by the nearest of HAIR_COLOURS; '' for both where it lies between two"
+    nearest,names = min(HAIR_COLOURS.values(), key=lambda o: sum((a-b)**2 for a,b in zip(o[0], rgb)))
+    mine = [o for o in names.split('|') if o]
+    is_pale = _colourfulness(rgb)<_GREYING*_colourfulness(nearest)
+    is_greying = is_pale and luminance(rgb)>_DARK and 'Gray_Hair' not in mine
+    doubtful = mine if len(mine)>1 or is_greying else []
+    if is_greying: doubtful = [*doubtful, 'Gray_Hair']
+    return {**{o: _yes(o in mine) for o in _COLOURS}, **dict.fromkeys(doubtful, '')}
 
 def _hair_labels(face):
     "The labels of colour and shape of the hair"
@@ -387,7 +395,7 @@ def face_attributes(
 
 # %% ../../nbs/faces/020_drawn.ipynb #c8c5fcf8
 _SHEET_COLUMNS = 3 # faces side by side
-_SHEET = dict(width_ratios=[1,1,1.6]*_SHEET_COLUMNS, wspace=.04, hspace=.08, left=.01, right=.99, top=.99, bottom=.03)
+_SHEET = dict(width_ratios=[1,1,1.6]*_SHEET_COLUMNS, wspace=.04, hspace=.08, left=.01, right=.99, top=.99)
 
 def _lines(words, width=34):
     "Words joined by commas, in lines of at most `width` letters"
@@ -415,7 +423,10 @@ def _sheet(sittings, height, caption):
     "The figure of `show_faces` as a PIL image"
     n,out = _SHEET_COLUMNS,io.BytesIO()
     rows = -(-len(sittings)//n)
-    fig,axs = plt.subplots(rows, 3*n, figsize=(11.5,1.38*rows), squeeze=False, gridspec_kw=_SHEET)
+    line = .22 if caption else 0. # inches
+    high = 1.38*rows+line
+    layout = dict(_SHEET, bottom=(.03*1.38*rows+line)/high)
+    fig,axs = plt.subplots(rows, 3*n, figsize=(11.5,high), squeeze=False, gridspec_kw=layout)
     for ax in axs.flat:
         ax.set_axis_off()
         ax.set_anchor('N')
