@@ -9,8 +9,8 @@ from portrait_nb.draw.hats import random_hat
 from portrait_nb.draw.heads import jitter, random_face
 from portrait_nb.faces.conventions import CELEBA_40, PARSING, WFLW_TO_68, flip_parsing, flip_points
 from portrait_nb.faces.drawn import (
-    BAND, FACE_TASKS, HAIR_COLOURS, NOT_DRAWN, PALETTE, THRESHOLDS, Sitting, coloured_parsing, draw_sitting, face_attributes,
-    off_border, show_faces, visible_parts)
+    BAND, FACE_TASKS, HAIR_COLOURS, NOT_DRAWN, PALETTE, THRESHOLDS, Sitting, coloured_parsing, draw_sitting,
+    face_attributes, off_border, show_faces, visible_parts)
 from portrait_nb.faces.facesets import deal_faces, sit
 
 N_FACES = 1000
