@@ -638,7 +638,7 @@ def claim_folder(
         except ValueError:
             raise ValueError(f"{claim} is not what {by} writes; take a new or an empty folder.") from None
         if theirs!=mine:
-            raise ValueError(f"{root} holds portraits of another kind ({theirs}, asked for {mine}); "
+            raise ValueError(f"{root} holds a set of another kind ({theirs}, asked for {mine}); "
                              "take another folder, or delete this one.")
     elif root.exists() and any(o.name!=f'.{file}.part' for o in root.iterdir()):
         raise ValueError(f"{root} holds files that {by} did not write; take a new or an empty folder.")

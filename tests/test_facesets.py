@@ -320,7 +320,7 @@ def test_folders_that_are_not_ours(tied, tmp_path):
     for folder,words in faults.items():
         with pytest.raises(ValueError, match=words): make_faces(tmp_path/folder, 'tiny')
     for change in (dict(seed=1), dict(correlated=False), dict(preset='small')):
-        with pytest.raises(ValueError, match='holds portraits of another kind'):
+        with pytest.raises(ValueError, match='holds a set of another kind'):
             make_faces(tied, **{'preset':'tiny', **change})
     assert contents(tmp_path)==before
 

@@ -359,15 +359,14 @@ def _worker():
 # %% ../../nbs/faces/040_facesets.ipynb #6e738c1a
 FACE_VERSION = 1 # of the drawings: another one draws other pixels
 FACE_CLAIM,FACES_FILE,VALIDATION_FILE = 'faces.json', 'faces.jsonl', 'validation.csv'
-_YAW = {'front':0., 'half side':34., 'side':90.} # degrees to the right of the picture
-_BROKEN = (OSError, ValueError, KeyError, SyntaxError) # what reading half a PNG file ends in
-_NOWHERE = (np.nan, np.nan)
+_YAW = {'front':0., 'half side':34., 'side':90.} # degrees to the right of the picture, as `Head.yaw` has them
 
 def _pose(sitting):
     "Pitch, yaw and roll of a head in degrees; a mirrored one looks the other way"
     sign = -1 if sitting['mirror'] else 1
     return 0., sign*_YAW[sitting['view']], sign*sitting['roll']
 
+# %% ../../nbs/faces/040_facesets.ipynb #d0f9a2e1
 def _n_processes(n_workers, rows):
     "How many processes draw `rows`: never more than two per core, or than there are people"
     if n_workers is None: return os.cpu_count() if len(rows)>=500 else 0
@@ -384,6 +383,10 @@ def _draw_missing(root, plan, n_workers, **how):
         drawn = in_processes('portrait_nb.faces.facesets', jobs, f'Run make_faces on {root} again')
     else: drawn = write_faces(root, rows, **how)
     for _ in progress_bar(drawn, total=len(rows), leave=False): pass
+
+# %% ../../nbs/faces/040_facesets.ipynb #a3c2d5b4
+_BROKEN = (OSError, ValueError, KeyError, SyntaxError) # what reading half a PNG file ends in
+_NOWHERE = (np.nan, np.nan)
 
 def _answers(root, row, draw):
     "What the mask of a row says; a broken one is drawn again"
