@@ -281,8 +281,8 @@ def glow(self:Scene, x, y, z, r, rgb, alpha=.5):
     self.canvas.drawCircle(px, py, pr, p)
 
 # %% ../../nbs/draw/010_brush.ipynb #577acc43
-_TINT = .6 # paint no more opaque than that tints a part and isn't one
-_THIN = .4 # pixels: nor is a thinner line
+_TINT = .6 # paint at most this opaque only tints what lies below
+_THIN = .4 # pixels; thinner lines are left out, too
 _SHAPES = ('drawPath', 'drawOval', 'drawCircle', 'drawLine', 'drawRect', 'drawRoundRect', 'drawArc')
 _MOVES = ('save', 'restore', 'translate', 'scale', 'rotate', 'skew', 'concat')
 

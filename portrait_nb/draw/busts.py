@@ -52,7 +52,7 @@ def random_bust(
     necktie:bool=False, # a necktie?
     necklace:bool=False # a necklace?
 )->Bust:
-    "Clothes that show a necktie or a necklace if they are asked for; the necktie goes before"
+    "Clothes that show a necktie or a necklace if they are asked for; the necktie wins"
     necklace = necklace and not necktie
     garment = _random_garment(rng, male, necktie, necklace)
     cloth,inner,tie = (_CLOTHS[rng.integers(len(_CLOTHS))] for _ in range(3))
