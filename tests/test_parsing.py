@@ -49,6 +49,17 @@ def test_what_is_no_mask_ends_in_a_sentence(tmp_path):
         (tmp_path/'cut.png').write_bytes(whole[:n])
         with pytest.raises(PictureError, match='cut.png: the mask cannot be read'): read_mask(tmp_path/'cut.png')
 
+def test_a_jpeg_is_no_mask(tmp_path):
+    file = write(tmp_path/'m.jpg', np.zeros((8,8), np.uint8))
+    with pytest.raises(ValueError, match='m.jpg is a JPEG.*keep masks as PNG'): read_mask(file)
+
+def test_a_broken_mask_stops_a_training_with_its_name(root, tables, tmp_path):
+    train = tables[0].head(4).copy()
+    (root/'broken.png').write_bytes(b'nothing')
+    train['parsing'] = ['broken.png', *train.parsing[1:]]
+    dls = masked_dls(train, root, tables[1].head(2), size=(32,26), bs=4)
+    with pytest.raises(PictureError, match='broken.png: the mask cannot be read'): next(iter(dls.train))
+
 def test_a_face_without_a_mask_is_unknown(root, tables):
     train = tables[0].head(3).copy()
     train['parsing'] = [train.parsing.iloc[0], '', np.nan]
@@ -62,12 +73,22 @@ def test_a_drawn_set_without_its_masks_is_named(root, tables):
 
 # cutting
 
+def between(picture, row, col):
+    "What lies at a place between four pixels; beyond the edge is the edge"
+    h,w = picture.shape
+    row,col = np.clip(row, 0, h-1),np.clip(col, 0, w-1)
+    r,c = int(row),int(col)
+    down,right = row-r,col-c
+    r1,c1 = min(r+1, h-1),min(c+1, w-1)
+    above = picture[r,c]*(1-right)+picture[r,c1]*right
+    below = picture[r1,c]*(1-right)+picture[r1,c1]*right
+    return (above*(1-down)+below*down).item()
+
 def test_crops_are_those_of_an_independent_loop():
     "Every pixel of a crop lies where the numbers say, picture and mask alike"
     g = torch.Generator().manual_seed(0)
     h,w = 24,20
     x = torch.randint(0, 19, (5,4,h,w), generator=g, dtype=torch.uint8)
-    x[:,:3] = x[:,3:] # a picture that shows its own mask
     drawn = draw_crops(random.Random(1), 5)
     pictures,masks = crop_faces(x, drawn)
     assert pictures.shape==(5,3,h,w) and masks.shape==(5,h,w)
@@ -80,6 +101,7 @@ def test_crops_are_those_of_an_independent_loop():
                 if min(abs(col%1-.5), abs(row%1-.5))<1e-3: continue # on the line between two pixels
                 at = int(np.clip(round(row), 0, h-1)),int(np.clip(round(col), 0, w-1))
                 expected = x[i,3][at].item()
+                assert pictures[i,0,r,c]==pytest.approx(between(x[i,0].float(), row, col), abs=2e-3)
                 if side<0: expected = flip_parsing(np.array([[expected]]))[0,0]
                 assert masks[i,r,c]==expected
 
@@ -185,7 +207,10 @@ def test_a_parser_comes_back_as_it_was(root, tables, learn, tmp_path):
     assert (mask==parser(np.array(Image.open(picture)))).all()
     parser.save(tmp_path/'parser') # over a parser
     (tmp_path/'other').mkdir()
-    with pytest.raises(FileExistsError, match='is not a parser'): parser.save(tmp_path/'other')
+    (tmp_path/'parser'/'notes.txt').write_text('mine')
+    for o in ('parser','other'):
+        with pytest.raises(FileExistsError, match='holds more than a parser'): parser.save(tmp_path/o)
+    assert (tmp_path/'parser'/'notes.txt').read_text()=='mine'
     with pytest.raises(FileNotFoundError, match='is not a parser'): FaceParser.load(tmp_path/'other')
 
 def test_a_changed_parser_is_refused(learn, tmp_path):
@@ -225,6 +250,21 @@ def test_an_interrupted_run_goes_on(photos, tmp_path):
     assert len(list((tmp_path/'masks').rglob('*.png')))==1
     parse_faces(photos, tmp_path, parser, 'masks')
     assert len(calls)==4 and len(list((tmp_path/'masks').rglob('*.png')))==3
+
+def test_a_folder_holds_the_masks_of_one_parser(photos, root, learn, tmp_path):
+    def nothing(picture): return np.zeros(picture.shape[:2], np.uint8)
+    parse_faces(photos, tmp_path, brightness, 'masks')
+    before = {o: o.read_bytes() for o in (tmp_path/'masks').rglob('*') if o.is_file()}
+    for other in (nothing, FaceParser(learn.model)):
+        with pytest.raises(ValueError, match='take another folder'): parse_faces(photos, tmp_path, other, 'masks')
+    assert before=={o: o.read_bytes() for o in (tmp_path/'masks').rglob('*') if o.is_file()}
+    loaded = FaceParser.load(FaceParser(learn.model).save(tmp_path/'parser'))
+    parse_faces(photos.head(1), tmp_path, FaceParser(learn.model), 'learnt')
+    assert len(parse_faces(photos, tmp_path, loaded, 'learnt'))==3 # the same weights
+
+def test_batches_can_be_looked_at(root, tables):
+    dls = masked_dls(tables[0].head(8), root, tables[1].head(2), size=(32,26), bs=8)
+    assert dls.train.show_batch(max_n=3).data[:2]==b'\xff\xd8'
 
 @pytest.mark.parametrize('wrong', [
     lambda o: brightness(o)[:-1], lambda o: brightness(o).astype(float), lambda o: brightness(o)+19,
