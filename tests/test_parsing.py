@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 from portrait_nb.callbacks import SkipValidation
+from portrait_nb.runs import KeepRun
 from portrait_nb.pictures import PictureError
 from portrait_nb.attributes import mean_iou
 from portrait_nb.faces.conventions import PARSING, flip_parsing
@@ -151,6 +153,10 @@ def test_a_network_without_maps_ends_in_a_sentence():
     with pytest.raises(ValueError, match='Linear has no forward_intermediates'):
         feature_maps(torch.nn.Linear(1,1), torch.zeros(1))
 
+def test_a_size_that_a_network_cannot_read_ends_in_a_sentence():
+    with pytest.raises(ValueError, match='cannot read pictures of 64 x 52 pixels.*multiples of 32'):
+        ParsingNet('hrnet_w18_small', (64,52))
+
 def test_weights_are_the_roots_of_rarity():
     masks = [np.array([[0,0,0,0],[0,0,0,1]], np.uint8), np.array([[0,255,255,255]], np.uint8)]
     weights = part_weights(masks) # 8 of background, 1 of skin, 3 unknown
@@ -197,6 +203,26 @@ def test_thirty_masks_teach_more_than_the_commonest_part_of_every_place(root, ta
 def test_the_same_seed_gives_the_same_parser(root, tables):
     one,two = (trained(root, tables[0].head(15), tables[1], 2).model.state_dict() for _ in range(2))
     assert all(one[k].equal(two[k]) for k in one)
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(root, tables, tmp_path):
+    def fit(*cbs):
+        set_seed(0, reproducible=True)
+        dls = masked_dls(tables[0].head(40), root, tables[1].head(8), size=(32,26), bs=16)
+        learn = parser_learner(dls, 'test_byobnet')
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4, 1e-2, cbs=list(cbs))
+        return learn.model.state_dict()
+    class Stop(Callback):
+        def after_epoch(self):
+            if self.epoch==1: raise KeyboardInterrupt
+    whole = fit()
+    with pytest.raises(KeyboardInterrupt): fit(KeepRun(tmp_path), Stop())
+    gone_on = fit(KeepRun(tmp_path))
+    assert all(whole[k].equal(gone_on[k]) for k in whole)
+
+def test_fastai_shows_and_sums_up_a_parser(learn, capsys):
+    with learn.no_bar():
+        learn.show_results(max_n=2)
+        assert 'ParsingNet' in str(learn.summary())
 
 def test_a_parser_comes_back_as_it_was(root, tables, learn, tmp_path):
     parser = FaceParser(learn.model)
@@ -277,6 +303,10 @@ def test_a_parser_that_gives_no_mask_is_named(photos, tmp_path, wrong):
 def test_no_mask_replaces_a_picture_or_another_mask(photos, tmp_path):
     with pytest.raises(ValueError, match='would replace a picture'): parse_faces(photos, tmp_path, brightness, '.')
     with pytest.raises(ValueError, match='start there'): parse_faces(photos, tmp_path, brightness, tmp_path/'masks')
+    for o in ('../masks', 'a/../../masks'):
+        with pytest.raises(ValueError, match='leads out of root'): parse_faces(photos, tmp_path, brightness, o)
+    with pytest.raises(ValueError, match="Row 1 .*column 'image'"):
+        parse_faces(photos.assign(image=['a/1.jpg',np.nan,'c']), tmp_path, brightness, 'masks')
     twins = pd.DataFrame(dict(image=['a/1.jpg','a/1.png']))
     with pytest.raises(ValueError, match='differ only in their endings'):
         parse_faces(twins, tmp_path, brightness, 'masks')

@@ -22,13 +22,14 @@ from fastai.torch_core import default_device
 from fastcore.basics import patch
 from fastcore.foundation import L
 from functools import partial
+from IPython.display import display
 from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn, Tensor
 from ..annotations import need_columns
 from ..attributes import MeanIoU
-from ..data import PortraitLoader, denormalise, normalise, read_portrait
+from ..data import PortraitLoader, check_images, denormalise, normalise, read_portrait
 from ..errors import first_line, plural, some
 from ..learner import file_sha256, replace_folder
 from ..model import make_body, weights_digest
@@ -87,7 +88,7 @@ class MaskedFaces:
                  root,            # the folder its paths start from
                  size=(96,80)     # (height, width) in pixels
                 ):
-        need_columns(df, ['image'], ', where each face is')
+        check_images(df)
         self.df,self.size,root = df.reset_index(drop=True),tuple(size),Path(root)
         self.paths = [root/o for o in df.image]
         masks = words(df.parsing) if 'parsing' in df else ['']*len(df)
@@ -180,6 +181,18 @@ def show_batch(self:FaceLoader,
     pictures,masks = self.one_batch() if b is None else b
     return show_masks(denormalise(pictures[:max_n]).cpu(), masks[:max_n].cpu())
 
+@patch
+def show_results(self:FaceLoader,
+                 b,           # a batch
+                 out,         # scores of its parts (B, n_parts, h, w)
+                 max_n:int=8, # faces at most
+                 **kwargs     # of fastai, not needed here
+                ):
+    "Pictures, their masks, and below them the answers of a network"
+    pictures,masks = (o[:max_n].cpu() for o in b)
+    answers = F.interpolate(out[:max_n].cpu(), size=masks.shape[1:], mode='bilinear', align_corners=False).argmax(1)
+    display(show_masks(denormalise(pictures), masks, answers))
+
 # %% ../../nbs/faces/050_parsing.ipynb #17a29eda
 def check_apart(
     train:pd.DataFrame, # rows to learn from
@@ -235,8 +248,12 @@ def map_channels(
 )->tuple: # list of channels, fine to coarse, and the length of the vector
     "The channels of each map, and how long the vector is"
     training = body.training
-    with torch.no_grad(): maps,vector = feature_maps(body.eval(), torch.zeros(1, 3, *size))
-    body.train(training)
+    try:
+        with torch.no_grad(): maps,vector = feature_maps(body.eval(), torch.zeros(1, 3, *size))
+    except RuntimeError as e:
+        raise ValueError(f"{type(body).__name__} cannot read pictures of {size[0]} x {size[1]} pixels "
+                         f"({first_line(e)}): take multiples of 32, or another backbone.") from None
+    finally: body.train(training)
     return [o.shape[1] for o in maps],vector.shape[1]
 
 # %% ../../nbs/faces/050_parsing.ipynb #96bf7317
@@ -330,7 +347,7 @@ class ParsingIoU(Metric):
         logits = F.interpolate(logits.float(), size=masks.shape[1:], mode='bilinear', align_corners=False)
         self.count.add(logits.argmax(1), masks)
     @property
-    def value(self): return self.count.scores().mean
+    def value(self): return self.count.scores().mean if self.count.confusion.any() else None
     @property
     def name(self): return 'mIoU'
 
@@ -443,6 +460,7 @@ def parse_faces(
     folder:str       # below `root`, where the masks of this parser go
 )->pd.DataFrame:     # the table with a column `parsing`
     "Write a mask for every picture; masks that are there stay, so an interrupted run goes on"
+    check_images(df)
     paths = [str(Path(folder)/Path(o).with_suffix('.png')) for o in df.image]
     _check_places(df.image, paths, folder)
     claim_folder(Path(root)/folder, dict(parser=_parser_name(parser)), 'parsed_by.json', 'parse_faces')
@@ -458,8 +476,10 @@ def _parser_name(parser):
 
 def _check_places(images, masks, folder):
     "Every picture has a mask of its own, which is no picture"
-    if Path(folder).is_absolute() or any(Path(o).is_absolute() for o in images):
-        raise ValueError("parse_faces writes below root: give folder and the column image as paths that start there.")
+    leaves = [o for o in (folder,*images) if Path(o).is_absolute() or '..' in Path(o).parts]
+    if leaves:
+        raise ValueError(f"{str(leaves[0])!r} leads out of root, and parse_faces writes below it: "
+                         "give folder and the column image as paths that start there.")
     if set(masks)&set(images):
         raise ValueError(f"In the folder {folder!r} a mask would replace a picture: name a new folder.")
     if len(set(masks))==len(set(images)): return
