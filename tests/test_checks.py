@@ -16,7 +16,7 @@ GOOD = "We draw a line here, and you can see it below. We keep it short for you.
 def check(tmp_path, monkeypatch):
     "A function: the faults that a check of `.ci` finds in a notebook with these cells"
     monkeypatch.syspath_prepend(str(CI))
-    for name in ('check_layout', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
+    for name in ('check_layout', 'check_notebooks', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
 
     def load(name):
         module = importlib.import_module(name)
@@ -33,7 +33,7 @@ def check(tmp_path, monkeypatch):
         return list(getattr(module, function)(path if function == 'faults_of' else [path]))
 
     yield faults
-    for name in ('check_layout', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
+    for name in ('check_layout', 'check_notebooks', 'check_reading', 'check_prose'): sys.modules.pop(name, None)
 
 
 def md(text): return 'markdown', text, []
@@ -163,3 +163,16 @@ def test_the_slowest_tests_run_first_and_all_of_them_run():
     assert [p.stem for p in slow_first(there)[:len(SLOW)]] == list(SLOW) and sorted(slow_first(there)) == there
     few, many = Path('test_a.py'), Path('test_b.py')
     assert slow_first([few, many, many]) == [many, few]
+
+
+@pytest.mark.parametrize('last,stale', [
+    ('x', False), ('x; y', False), ('show(x)', False), ('f"{x};"', False), ('x[test_eq]', False),
+    ('x = 1', True), ('test_eq(1, 1)', True), ('plot(x);', True), ('with a: b', True), ('import json', True)])
+def test_a_value_that_a_cell_no_longer_has_is_named(check, last, stale):
+    value = dict(output_type='execute_result', data={'text/plain': ['1']})
+    check('check_layout', ('code', f'y = 2\n{last}', [value]), function='misplaced') # writes the page
+    notebooks = importlib.import_module('check_notebooks')
+    assert notebooks.shows_nothing(f'y = 2\n{last}') == stale
+    notebooks.root = importlib.import_module('check_layout').root
+    found = [(p.as_posix(), i) for p, i in notebooks.with_stale_values()]
+    assert found == ([('nbs/scores/010_metrics.ipynb', 0)] if stale else [])

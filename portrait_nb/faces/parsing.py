@@ -287,7 +287,7 @@ class ParsingNet(nn.Module):
                  size=(96,80),              # (height, width) in pixels
                  pretrained=False,          # as of `make_body`
                  output_stride:int=None,    # as of `make_body`
-                 n_parts:int=len(PARSING)
+                 n_parts:int=len(PARSING)   # to tell apart
                 ):
         super().__init__()
         self.backbone,self.size,self.output_stride,self.n_parts = backbone,tuple(size),output_stride,n_parts
